@@ -1,0 +1,451 @@
+package quota
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// An acquisition is every kind of reservation as an operation: all of some quotas, then the first of others.
+type acquisition struct {
+	tracker *QuotaTracker
+	id      string
+	ttl     int64 // 0: the configured one
+	key     holdKey
+	asked   []asked  // All, then Any
+	amounts []Amount // of all that is asked, behind each other
+	names   []string // canonical, in order, each once
+	only    []string // while waiting: the canonical names that may be tried; nil: all
+	quiet   bool     // while waiting: refusals are not counted
+
+	// What apply has found out.
+	chosen   int // of asked; -1: none
+	granted  bool
+	existing *Reservation
+	err      error
+	denied   []refused
+	expires  int64
+	held     []Amount // in the quota that admitted
+	holding  []string // canonical names of the quotas that hold it
+
+	wanted []Amount // scratch
+}
+
+// asked is one quota that a caller names.
+type asked struct {
+	name      string // as the caller says it
+	canonical string
+	from, to  int // of amounts
+	candidate bool
+}
+
+// newAcquisition returns one to fill in. It is used again when its call has returned, unless others may still hold it.
+func (t *QuotaTracker) newAcquisition() *acquisition {
+	if t.shared.active() {
+		return &acquisition{tracker: t}
+	}
+	if op, ok := t.acquisitions.Get().(*acquisition); ok {
+		*op = acquisition{
+			tracker: t, asked: op.asked[:0], amounts: op.amounts[:0], names: op.names[:0], denied: op.denied[:0],
+			held: op.held[:0], wanted: op.wanted[:0],
+		}
+		return op
+	}
+	return &acquisition{tracker: t}
+}
+
+// ask adds a quota. Names are looked up, so that a wrong one is found before anything happens.
+func (o *acquisition) ask(name string, amounts []Amount, candidate bool) error {
+	e, err := o.tracker.lookup(name, false)
+	if err != nil {
+		return err
+	}
+	one := asked{name: name, canonical: e.name, candidate: candidate, from: len(o.amounts)}
+	list, err := gather(o.amounts[one.from:], amounts)
+	if err != nil {
+		return err
+	}
+	o.amounts = append(o.amounts[:one.from], list...)
+	one.to = len(o.amounts)
+	for i := range o.asked {
+		// A name that comes again, or a candidate that is held anyway, adds nothing.
+		if o.asked[i].canonical == one.canonical && o.asked[i].candidate == candidate {
+			o.amounts = o.amounts[:one.from]
+			return nil
+		}
+	}
+	o.asked = append(o.asked, one)
+	if at, found := slices.BinarySearch(o.names, e.name); !found {
+		o.names = slices.Insert(o.names, at, e.name)
+	}
+	return nil
+}
+
+// acquire tries once.
+func (t *QuotaTracker) acquire(ctx context.Context, op *acquisition) (*Reservation, error) {
+	if t.done.Load() {
+		return nil, ErrClosed
+	}
+	if len(op.asked) == 0 {
+		return nil, fmt.Errorf("%w: name at least one quota in All or Any", ErrInvalidRequest)
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("quota: reserving: %w", err)
+	}
+	op.key = holdKey{t.writer, t.issued.Add(1)}
+	if op.id != "" {
+		t.knowID(op)
+	}
+	if t.shared.active() {
+		if err := t.shared.submit(ctx, op); err != nil {
+			return nil, err
+		}
+		return op.result()
+	}
+	r, err := t.acquireHere(ctx, op)
+	t.acquisitions.Put(op)
+	return r, err
+}
+
+// acquireHere tries once on books that only this tracker changes.
+func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reservation, error) {
+	if t.saver != nil {
+		if err := t.saver.failing(); err != nil {
+			return nil, asNotSaved(err)
+		}
+	}
+	var few [4]page
+	pages := t.open(few[:0], op.names)
+	op.apply(pages, 0)
+	for _, one := range op.denied {
+		for i := range pages {
+			if pages[i].book.name == one.quota {
+				pages[i].book.today.deny(one.by)
+				if t.saver != nil {
+					t.saver.note(pages[i].entry)
+				}
+			}
+		}
+	}
+	done := t.shut(pages)
+	if err := t.durable(ctx, done); err != nil {
+		t.takeBack(op)
+		t.deliver(ctx)
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("quota: reserving: %w", err)
+		}
+		return nil, asNotSaved(err)
+	}
+	t.deliver(ctx)
+	return op.result()
+}
+
+// takeBack undoes a grant that could not be made durable. That goes out with the next save.
+func (t *QuotaTracker) takeBack(op *acquisition) {
+	if undo := op.undo(); undo != nil {
+		var few [4]page
+		pages := t.open(few[:0], undo.names)
+		undo.apply(pages, 0)
+		t.shut(pages)
+	}
+}
+
+// undo returns the operation that takes the grant back, nil when nothing was granted.
+func (o *acquisition) undo() *settling {
+	if !o.granted {
+		return nil
+	}
+	return &settling{verb: verbUndo, settlement: settlement{key: o.key}, names: o.heldIn()}
+}
+
+// heldIn returns the canonical names of the quotas that hold the grant.
+func (o *acquisition) heldIn() []string {
+	if o.holding != nil {
+		return o.holding
+	}
+	return []string{o.asked[max(0, o.chosen)].canonical}
+}
+
+// knowID adds the quotas in which the ID is open to those that are looked at, so that a conflict shows.
+func (t *QuotaTracker) knowID(op *acquisition) {
+	for _, name := range t.ids.of(op.id) {
+		if at, found := slices.BinarySearch(op.names, name); !found {
+			op.names = slices.Insert(op.names, at, name)
+		}
+	}
+	for id, names := range t.ids.crowded() {
+		open := false
+		for _, name := range names {
+			if e := t.entries.find(name); e != nil {
+				e.mu.Lock()
+				open = open || e.book.holds.byID[id] != nil
+				e.mu.Unlock()
+			}
+		}
+		if !open {
+			t.ids.remove(id)
+		}
+	}
+}
+
+func (o *acquisition) quotas() []string    { return o.names }
+func (o *acquisition) refusals() []refused { return o.denied }
+
+func (o *acquisition) apply(pages []page, _ int64) {
+	o.chosen, o.granted, o.existing, o.err, o.expires = -1, false, nil, nil, 0
+	o.denied, o.held, o.holding = o.denied[:0], o.held[:0], nil
+	if o.id != "" && o.known(pages) {
+		return
+	}
+	if !o.admitAll(pages) || !o.admitAny(pages) {
+		return
+	}
+	o.grant(pages)
+}
+
+// page returns the page of a canonical name.
+func (o *acquisition) page(pages []page, canonical string) *page {
+	for i := range pages {
+		if pages[i].book.name == canonical {
+			return &pages[i]
+		}
+	}
+	panic("quota: an operation without the page of " + canonical)
+}
+
+func (o *acquisition) named(one *asked) []Amount { return o.amounts[one.from:one.to] }
+
+// want works out what a quota is asked for.
+func (o *acquisition) want(p *page, one *asked) []Amount {
+	o.wanted = p.book.configured.wanted(o.wanted[:0], o.named(one))
+	return o.wanted
+}
+
+// known looks for a reservation with the caller's ID.
+func (o *acquisition) known(pages []page) bool {
+	for i := range pages {
+		b := pages[i].book
+		if h := b.holds.byID[o.id]; h != nil {
+			if o.matches(pages, h, b.name) {
+				o.existing = o.tracker.handle(h, b.name)
+			} else {
+				o.err = fmt.Errorf("%w: %q", ErrIDConflict, shortened(printable(o.id)))
+			}
+			return true
+		}
+		if b.settled.has(o.id) {
+			o.err = fmt.Errorf("%w: %q", ErrSettled, shortened(printable(o.id)))
+			return true
+		}
+	}
+	return false
+}
+
+// matches reports whether an open hold is what the request asks for: all of All and one of Any, with these amounts.
+func (o *acquisition) matches(pages []page, h *hold, quota string) bool {
+	holding := h.quotas
+	if holding == nil {
+		holding = []string{quota}
+	}
+	candidates, chosen, matched := false, false, 0
+	for i := range o.asked {
+		one := &o.asked[i]
+		candidates = candidates || one.candidate
+		if !slices.Contains(holding, one.canonical) {
+			if one.candidate {
+				continue
+			}
+			return false
+		}
+		if one.candidate {
+			if chosen {
+				continue
+			}
+			chosen = true
+		}
+		held := o.page(pages, one.canonical).book.holds.byID[o.id]
+		if held == nil || held.key != h.key {
+			return false
+		}
+		if !sameAmounts(held.original(), o.want(o.page(pages, one.canonical), one)) {
+			return false
+		}
+		matched++
+	}
+	return matched >= len(holding) && (!candidates || chosen)
+}
+
+func sameAmounts(a, b []Amount) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if at := find(b, a[i].Unit); at < 0 || b[at].N != a[i].N {
+			return false
+		}
+	}
+	return true
+}
+
+// admitAll reports whether every one of All admits.
+func (o *acquisition) admitAll(pages []page) bool {
+	var worst verdict
+	var refusing *page
+	for i := range o.asked {
+		one := &o.asked[i]
+		if one.candidate {
+			break
+		}
+		p := o.page(pages, one.canonical)
+		v := p.book.judge(o.want(p, one), p.now)
+		if !v.refused {
+			continue
+		}
+		o.deny(p, v)
+		if refusing == nil || v.later(worst) {
+			worst, refusing = v, p
+		}
+	}
+	if refusing != nil {
+		o.err = refusing.book.refusal(worst, refusing.now)
+		return false
+	}
+	return true
+}
+
+// admitAny chooses the first candidate that admits.
+func (o *acquisition) admitAny(pages []page) bool {
+	var refusals []*ExceededError
+	candidates := false
+	for i := range o.asked {
+		one := &o.asked[i]
+		if !one.candidate {
+			continue
+		}
+		candidates = true
+		if o.only != nil && !slices.Contains(o.only, one.canonical) {
+			continue
+		}
+		p := o.page(pages, one.canonical)
+		v := p.book.judge(o.want(p, one), p.now)
+		if !v.refused {
+			o.chosen = i
+			return true
+		}
+		o.deny(p, v)
+		refusals = append(refusals, p.book.refusal(v, p.now))
+	}
+	if !candidates {
+		return true
+	}
+	if len(refusals) > 0 {
+		o.err = soonest(refusals)
+	}
+	return false
+}
+
+// soonest returns the refusal that ends first, with all of them behind it.
+func soonest(refusals []*ExceededError) *ExceededError {
+	best := refusals[0]
+	for _, other := range refusals[1:] {
+		switch {
+		case other.hopeless != best.hopeless:
+			if best.hopeless {
+				best = other
+			}
+		case other.RetryAt.IsZero() != best.RetryAt.IsZero():
+			if best.RetryAt.IsZero() {
+				best = other
+			}
+		case other.RetryAt.Before(best.RetryAt):
+			best = other
+		}
+	}
+	first := *best
+	first.all = refusals
+	return &first
+}
+
+func (o *acquisition) deny(p *page, v verdict) {
+	if !o.quiet {
+		o.denied = append(o.denied, refused{p.book.name, p.book.denialOf(v)})
+	}
+}
+
+// grant opens the hold in every quota that admits it.
+func (o *acquisition) grant(pages []page) {
+	holding := 0
+	for i := range o.asked {
+		if o.holds(i) {
+			holding++
+		}
+	}
+	var names []string
+	if holding > 1 {
+		for i := range o.asked {
+			if o.holds(i) && !slices.Contains(names, o.asked[i].canonical) {
+				names = append(names, o.asked[i].canonical)
+			}
+		}
+		slices.SortFunc(names, strings.Compare)
+	}
+	for i := range o.asked {
+		p := o.page(pages, o.asked[i].canonical)
+		if o.holds(i) && !p.book.today.countable(o.want(p, &o.asked[i])) {
+			o.err = fmt.Errorf("%w: together with what is held it is more than can be counted", ErrInvalidAmount)
+			return
+		}
+	}
+	first := max(0, o.chosen)
+	for i := range o.asked {
+		one := &o.asked[i]
+		p := o.page(pages, one.canonical)
+		if !o.holds(i) || p.book.holds.open[o.key] != nil {
+			continue
+		}
+		h := p.book.holds.blank()
+		h.key, h.id, h.name = o.key, o.id, o.asked[first].name
+		if len(names) > 1 {
+			h.quotas = names
+		}
+		h.amounts = append(h.amounts[:0], o.want(p, one)...)
+		if h.ttl = o.ttl; h.ttl == 0 {
+			h.ttl = p.book.configured.ttl.Nanoseconds()
+		}
+		h.expires = p.now + h.ttl
+		p.book.grant(h, p.now)
+		if i == first || o.asked[first].canonical == one.canonical {
+			o.expires, o.held = h.expires, append(o.held[:0], h.amounts...)
+		}
+	}
+	o.granted, o.holding = true, names
+	if len(names) <= 1 {
+		o.holding = nil
+	}
+}
+
+// holds reports whether the reservation holds the quota asked for at i.
+func (o *acquisition) holds(i int) bool { return !o.asked[i].candidate || i == o.chosen }
+
+// result is what the caller gets.
+func (o *acquisition) result() (*Reservation, error) {
+	if o.err != nil {
+		return nil, o.err
+	}
+	if o.existing != nil {
+		return o.existing, nil
+	}
+	first := &o.asked[max(0, o.chosen)]
+	r := &Reservation{tracker: o.tracker, key: o.key, id: o.id, name: first.name}
+	r.amounts = append(r.few[:0], o.held...)
+	if r.quotas = o.holding; r.quotas == nil {
+		r.one[0] = first.canonical
+		r.quotas = r.one[:]
+	}
+	r.expires.Store(o.expires)
+	if o.id != "" {
+		o.tracker.ids.add(o.id, r.quotas)
+	}
+	return r, nil
+}

@@ -1,0 +1,201 @@
+package quota
+
+import (
+	"fmt"
+	"time"
+)
+
+// A verdict is what the limits of one book say to an amount.
+type verdict struct {
+	limit    int   // index of the limit that binds; -1: none, or the provider has closed the quota
+	asked    int64 // in that limit's unit
+	retryAt  int64 // 0: not known
+	never    bool
+	hopeless bool
+	closed   bool
+	refused  bool
+}
+
+// later reports whether v binds longer than other.
+func (v verdict) later(other verdict) bool {
+	if v.never != other.never {
+		return v.never
+	}
+	if v.hopeless != other.hopeless {
+		return v.hopeless
+	}
+	return v.retryAt > other.retryAt
+}
+
+// wanted appends to list what a call that names so much needs of this quota: one request unless it says otherwise, and
+// an estimate for the units that it leaves out. Naming any form of tokens names tokens.
+func (r *rules) wanted(list, named []Amount) []Amount {
+	if find(named, UnitRequests) < 0 {
+		list = append(list, Requests(1))
+	}
+	list = append(list, named...)
+	tokens := false
+	for i := range named {
+		tokens = tokens || isTokens(named[i].Unit)
+	}
+	for _, estimate := range r.estimates {
+		if find(list, estimate.Unit) < 0 && (estimate.Unit != UnitTokens || !tokens) {
+			list = append(list, estimate)
+		}
+	}
+	return list
+}
+
+// judge says whether so much would be admitted, by every limit that refuses it. The book has been advanced to now.
+func (b *Book) judge(list []Amount, now int64) verdict {
+	worst := verdict{limit: -1}
+	if b.closed > now {
+		worst = verdict{limit: -1, closed: true, refused: true, retryAt: b.closed}
+	}
+	for i, a := range b.limits {
+		if a.rule.Soft {
+			continue
+		}
+		n, named := count(list, a.unit)
+		if !named || n <= a.free(a.rule.Max) {
+			continue
+		}
+		v := verdict{limit: i, asked: n, refused: true}
+		if v.never = n > a.rule.Max; !v.never {
+			v.retryAt, v.hopeless = a.fitsAt(n, a.rule.Max, now)
+		}
+		if !worst.refused || v.later(worst) {
+			worst = v
+		}
+	}
+	return worst
+}
+
+// tightest returns the limit with the smallest part of it left, -1 when there is none.
+func (b *Book) tightest() int {
+	best, least := -1, 0.0
+	for i, a := range b.limits {
+		if a.rule.Soft {
+			continue
+		}
+		left := 0.0
+		if a.rule.Max > 0 {
+			left = float64(max(0, a.free(a.rule.Max))) / float64(a.rule.Max)
+		}
+		if best < 0 || left < least {
+			best, least = i, left
+		}
+	}
+	return best
+}
+
+// refusal is the verdict in the form that leaves the library.
+func (b *Book) refusal(v verdict, now int64) *ExceededError {
+	e := &ExceededError{Quota: b.name, Requested: v.asked, Never: v.never, hopeless: v.never || v.hopeless}
+	e.RetryAt = b.local(v.retryAt)
+	if v.closed {
+		e.Reason = "the provider has closed it"
+		return e
+	}
+	a := b.limits[v.limit]
+	e.Limit = b.limitStatus(v.limit, now)
+	text := printable(a.text)
+	full := fmt.Sprintf("%s used and %s reserved of %s",
+		displayAmount(a.unit, e.Limit.Used), displayAmount(a.unit, e.Limit.Reserved), displayAmount(a.unit, a.rule.Max))
+	asked := displayAmount(a.unit, v.asked)
+	switch {
+	case v.never:
+		e.Reason = fmt.Sprintf("%s is more than the whole limit of %s %s: ask for less or raise the limit",
+			asked, displayAmount(a.unit, a.rule.Max), text)
+	case v.hopeless:
+		e.Reason = fmt.Sprintf("%s does not fit into its %s (%s), which never start again: raise the limit", asked, text, full)
+	case v.retryAt == 0:
+		e.Reason = fmt.Sprintf("%s does not fit into its %s (%s), open reservations are in the way", asked, text, full)
+	default:
+		e.Reason = fmt.Sprintf("%s does not fit into its %s (%s)", asked, text, full)
+	}
+	return e
+}
+
+// deny counts a refusal.
+func (b *Book) deny(v verdict) { b.today.deny(b.denialOf(v)) }
+
+const closedBy = "closed by the provider"
+
+func (b *Book) denialOf(v verdict) string {
+	if v.closed {
+		return closedBy
+	}
+	return b.limits[v.limit].text
+}
+
+// grant opens a hold. The caller has asked judge.
+func (b *Book) grant(h *hold, now int64) {
+	h.granted = now
+	for _, a := range b.accounts {
+		if n, named := count(h.amounts, a.unit); named {
+			a.hold(n, now)
+		}
+	}
+	b.today.held(h.amounts)
+	b.holds.add(h)
+	b.tally.granted++
+	b.changed = true
+}
+
+// limitStatus is how full the limit of that index is.
+func (b *Book) limitStatus(i int, now int64) LimitStatus {
+	a := b.limits[i]
+	s := LimitStatus{Limit: a.rule.Limit, Used: a.used, Reserved: a.reserved, Remaining: max(0, a.free(a.rule.Max))}
+	switch {
+	case a.rule.Max > 0:
+		s.Percent = float64(a.used) / float64(a.rule.Max) * 100
+	case a.used > 0:
+		s.Percent = 100
+	}
+	if a.window.kind != kindRolling && a.window.kind != kindRefill {
+		s.ResetsAt = a.time(a.end)
+	}
+	for _, m := range a.marks {
+		s.AlertsFired = append(s.AlertsFired, m.threshold)
+	}
+	s.ExhaustsAt = a.time(a.exhaustsAt(now))
+	return s
+}
+
+// exhaustsAt draws a straight line through the usage of this window. 0: not at this pace, or too early to say.
+func (a *account) exhaustsAt(now int64) int64 {
+	const tooEarly = 100 // of that many parts of the window, less than one has passed
+	if a.end == 0 || a.used <= 0 || a.used >= a.max {
+		return 0
+	}
+	elapsed := now - a.start
+	if elapsed <= 0 || elapsed < (a.end-a.start)/tooEarly {
+		return 0
+	}
+	full := share(elapsed, a.max, a.used, true)
+	if full >= a.end-a.start {
+		return 0
+	}
+	return a.start + full
+}
+
+// status is how the quota stands. The book has been advanced to now.
+func (b *Book) status(now int64) QuotaStatus {
+	s := QuotaStatus{Name: b.name, Reservations: len(b.holds.open), Limits: make([]LimitStatus, len(b.limits))}
+	if b.closed > now {
+		s.ClosedUntil = b.local(b.closed)
+	}
+	for i := range b.limits {
+		s.Limits[i] = b.limitStatus(i, now)
+	}
+	s.Today = b.today.summary(b.name, b.zone())
+	return s
+}
+
+func (b *Book) zone() *time.Location {
+	if b.configured == nil {
+		return time.UTC
+	}
+	return b.configured.location
+}

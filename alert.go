@@ -1,0 +1,142 @@
+package quota
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// An Alert says that usage has reached a threshold of a limit.
+type Alert struct {
+	ID          string    `json:"id"` // the same crossing always has the same ID
+	Quota       string    `json:"quota"`
+	Limit       Limit     `json:"limit"`
+	Threshold   int       `json:"threshold"` // percent of the limit's Max
+	Used        int64     `json:"used"`      // in the limit's unit, when it crossed; open reservations do not count
+	At          time.Time `json:"at"`
+	WindowStart time.Time `json:"window_start,omitzero"` // zero: the window has no beginning (Rolling, Refill, Lifetime)
+	WindowEnd   time.Time `json:"window_end,omitzero"`   // zero: it has no end
+}
+
+// String says it in one line, fit for a terminal or a log:
+// "gemini_cli has used 50% of its requests per day: 750/1500, resets in 6h 12m". The wording may change.
+func (a Alert) String() string {
+	unit := a.Limit.unit()
+	text := fmt.Sprintf("%s has used %d%% of its %s: %s/%s", printable(a.Quota), a.Threshold, printable(a.Limit.String()),
+		displayAmount(unit, a.Used), displayAmount(unit, a.Limit.Max))
+	if !a.WindowEnd.IsZero() {
+		text += ", resets in " + displayDuration(a.WindowEnd.Sub(a.At))
+	}
+	return text
+}
+
+// alertID names a crossing: the same limit, threshold and beginning, armed again as often, is the same crossing.
+func alertID(a Alert, start, armed int64) string {
+	id := fmt.Sprintf("%s/%s/%d%%", a.Quota, a.Limit, a.Threshold)
+	if start != 0 {
+		id += "/" + instant(start).Format(time.RFC3339Nano)
+	}
+	if armed != 0 {
+		id += fmt.Sprintf("/%d", armed+1)
+	}
+	return id
+}
+
+// deliveries are the alerts of this tracker on their way to OnAlert, in order.
+type deliveries struct {
+	mu         sync.Mutex // protects what follows
+	unsaved    []Alert    // their crossings are not durable yet
+	ready      []Alert
+	delivering bool
+	waiting    atomic.Int64 // len(ready), to look at before the lock is taken
+}
+
+// claim takes on alerts. Those whose crossing must be saved first wait for it.
+func (d *deliveries) claim(alerts []Alert, saveFirst bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if saveFirst {
+		d.unsaved = append(d.unsaved, alerts...)
+	} else {
+		d.ready = append(d.ready, alerts...)
+		d.waiting.Store(int64(len(d.ready)))
+	}
+}
+
+// saving returns how many alerts the save that begins now makes deliverable.
+func (d *deliveries) saving() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.unsaved)
+}
+
+// saved makes the first n deliverable.
+func (d *deliveries) saved(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ready = append(d.ready, d.unsaved[:n]...)
+	d.unsaved = d.unsaved[n:]
+	d.waiting.Store(int64(len(d.ready)))
+}
+
+// next returns the next alert to deliver. One caller delivers at a time; the others, and a callback that crosses a
+// threshold itself, leave theirs to it.
+func (d *deliveries) next(mine bool) (Alert, bool) {
+	if !mine && d.waiting.Load() == 0 {
+		return Alert{}, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.delivering && !mine {
+		return Alert{}, false
+	}
+	if d.delivering = len(d.ready) > 0; !d.delivering {
+		return Alert{}, false
+	}
+	alert := d.ready[0]
+	d.ready = d.ready[1:]
+	d.waiting.Store(int64(len(d.ready)))
+	return alert, true
+}
+
+// deliver calls OnAlert for every alert that is due. No lock is held.
+func (t *QuotaTracker) deliver(ctx context.Context) {
+	for alert, mine := t.alerts.next(false); ; alert, mine = t.alerts.next(true) {
+		if !mine {
+			return
+		}
+		t.call(alert)
+		if err := t.change(ctx, &delivering{alert.Quota, []string{alert.ID}}); err != nil {
+			t.cfg.Logger.Warn("quota: an alert was delivered, but that is not saved: it may be delivered again",
+				"alert", alert.ID, "error", err)
+		}
+	}
+}
+
+// call hands an alert to the callback, or to the log.
+func (t *QuotaTracker) call(alert Alert) {
+	if t.cfg.OnAlert == nil {
+		t.cfg.Logger.Warn("quota: "+alert.String(), "id", alert.ID)
+		return
+	}
+	defer func() {
+		if reason := recover(); reason != nil {
+			t.cfg.Logger.Error("quota: OnAlert panicked", "alert", alert.ID, "panic", reason, "stack", string(debug.Stack()))
+		}
+	}()
+	t.cfg.OnAlert(alert)
+}
+
+// delivering takes delivered alerts out of the outbox.
+type delivering struct {
+	quota string
+	ids   []string
+}
+
+func (o *delivering) quotas() []string { return []string{o.quota} }
+func (o *delivering) apply(pages []page, _ int64) {
+	pages[0].book.delivered(o.ids)
+}

@@ -1,0 +1,175 @@
+package quota
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAmountsNameTheirUnit(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, Amount{Unit: "requests", N: 3}, Requests(3))
+	require.Equal(t, Amount{Unit: "tokens", N: 3}, Tokens(3))
+	require.Equal(t, Amount{Unit: "input_tokens", N: 3}, InputTokens(3))
+	require.Equal(t, Amount{Unit: "output_tokens", N: 3}, OutputTokens(3))
+	require.Equal(t, Amount{Unit: "usd", N: 3}, PicoUSD(3))
+	text, err := json.Marshal(Tokens(7))
+	require.NoError(t, err)
+	require.JSONEq(t, `{"unit": "tokens", "n": 7}`, string(text))
+}
+
+func TestDollarsBecomePicoUSD(t *testing.T) {
+	t.Parallel()
+	for dollars, want := range map[float64]int64{
+		0: 0, math.Copysign(0, -1): 0, 1: Dollar, 5: 5 * Dollar, 0.1: Dollar / 10, 0.29: 29 * Dollar / 100, 1.1: 11 * Dollar / 10,
+		1e-12: 1, 4e-13: 0, 6e-13: 1, 0.000003: 3_000_000, 9_000_000: 9_000_000 * Dollar,
+	} {
+		require.Equal(t, PicoUSD(want), USD(dollars), dollars)
+	}
+	for _, dollars := range []float64{
+		-1, -1e-12, -1e-15, math.NaN(), math.Inf(1), math.Inf(-1), 1e7, math.MaxFloat64, float64(math.MaxInt64) / 1e12,
+	} {
+		amount := USD(dollars)
+		require.Negative(t, amount.N, dollars)
+		_, err := gather(nil, []Amount{amount})
+		require.ErrorIs(t, err, ErrInvalidAmount, dollars)
+	}
+}
+
+func TestUnitsAreShortPrintableText(t *testing.T) {
+	t.Parallel()
+	for _, unit := range []Unit{
+		UnitRequests, UnitTokens, UnitInputTokens, UnitOutputTokens, UnitUSD, "images", "per", "Bilder (groß)", "in flight",
+		"x per", "per x", Unit(strings.Repeat("u", maxUnitBytes)),
+	} {
+		require.Empty(t, checkUnit(unit), unit)
+	}
+	for _, unit := range []Unit{
+		"", "a\nb", "\x00", "\x7f", "\u2028", "\xff", "x per y", "x in flight", Unit(strings.Repeat("u", maxUnitBytes+1)),
+	} {
+		require.NotEmpty(t, checkUnit(unit), unit)
+		for _, n := range []int64{1, -1} {
+			_, err := gather(nil, []Amount{{unit, n}})
+			require.ErrorIs(t, err, ErrInvalidAmount)
+			require.True(t, printableName(err.Error()), err)
+			require.Less(t, len(err.Error()), 200)
+		}
+	}
+}
+
+func TestUnitsNamedTwiceAddUp(t *testing.T) {
+	t.Parallel()
+	named := []Amount{Tokens(1), Requests(2), Tokens(3), {"images", 4}, {"images", 5}, Requests(0)}
+	before := append([]Amount(nil), named...)
+	list, err := gather(nil, named)
+	require.NoError(t, err)
+	require.Equal(t, []Amount{Tokens(4), Requests(2), {"images", 9}}, list)
+	require.Equal(t, before, named, "the caller's amounts were changed")
+
+	list, err = gather([]Amount{Requests(1)}, []Amount{Requests(2), InputTokens(3)})
+	require.NoError(t, err)
+	require.Equal(t, []Amount{Requests(3), InputTokens(3)}, list)
+
+	list, err = gather(nil, nil)
+	require.NoError(t, err)
+	require.Empty(t, list)
+}
+
+func TestAmountsNoCallCanMeanAreRefused(t *testing.T) {
+	t.Parallel()
+	for name, amounts := range map[string][]Amount{
+		"negative":                 {Requests(-1)},
+		"least":                    {Tokens(math.MinInt64)},
+		"negative beside positive": {Requests(5), Requests(-5)},
+		"overflow":                 {Tokens(math.MaxInt64), Tokens(1)},
+		"overflow of both forms":   {InputTokens(math.MaxInt64), OutputTokens(1)},
+		"both forms":               {Tokens(1), InputTokens(1)},
+		"both forms, other order":  {OutputTokens(0), Tokens(0)},
+		"both forms, apart":        {OutputTokens(1), Requests(1), Tokens(1)},
+	} {
+		list, err := gather(nil, amounts)
+		require.ErrorIs(t, err, ErrInvalidAmount, name)
+		require.Nil(t, list, name)
+	}
+	for name, amounts := range map[string][]Amount{
+		"as much as can be counted":               {Tokens(math.MaxInt64), Tokens(0)},
+		"as much as can be counted in both forms": {InputTokens(math.MaxInt64 - 1), OutputTokens(1)},
+		"nothing": {Tokens(0), Requests(0)},
+	} {
+		_, err := gather(nil, amounts)
+		require.NoError(t, err, name)
+	}
+}
+
+func TestTokensCountInputAndOutput(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		list  []Amount
+		unit  Unit
+		want  int64
+		named bool
+	}{
+		{nil, UnitTokens, 0, false},
+		{[]Amount{Requests(1)}, UnitTokens, 0, false},
+		{[]Amount{Requests(2)}, UnitRequests, 2, true},
+		{[]Amount{Tokens(5)}, UnitTokens, 5, true},
+		{[]Amount{Tokens(0)}, UnitTokens, 0, true},
+		{[]Amount{InputTokens(2), OutputTokens(3)}, UnitTokens, 5, true},
+		{[]Amount{InputTokens(2)}, UnitTokens, 2, true},
+		{[]Amount{OutputTokens(0)}, UnitTokens, 0, true},
+		{[]Amount{InputTokens(2), OutputTokens(3)}, UnitInputTokens, 2, true},
+		{[]Amount{InputTokens(2), OutputTokens(3)}, UnitOutputTokens, 3, true},
+		{[]Amount{Tokens(5)}, UnitInputTokens, 0, false},
+		{[]Amount{InputTokens(math.MaxInt64), OutputTokens(math.MaxInt64)}, UnitTokens, math.MaxInt64, true},
+	} {
+		n, named := count(c.list, c.unit)
+		require.Equal(t, c.want, n, c)
+		require.Equal(t, c.named, named, c)
+	}
+	require.True(t, isTokens(UnitTokens) && isTokens(UnitInputTokens) && isTokens(UnitOutputTokens))
+	require.False(t, isTokens(UnitRequests) || isTokens(UnitUSD) || isTokens("token"))
+}
+
+func TestSaturatingAddStopsAtWhatCanBeCounted(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, int64(3), saturatingAdd(1, 2))
+	require.Equal(t, int64(math.MaxInt64), saturatingAdd(math.MaxInt64-1, 1))
+	require.Equal(t, int64(math.MaxInt64), saturatingAdd(math.MaxInt64, 1))
+	require.Equal(t, int64(math.MaxInt64), saturatingAdd(math.MaxInt64, math.MaxInt64))
+}
+
+func TestPrintedTextCannotSteerATerminal(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"":                  "",
+		"gemini_cli":        "gemini_cli",
+		"Überwachung 日本":    "Überwachung 日本",
+		"\x1b[31mred\x1b[m": `\u001b[31mred\u001b[m`,
+		"a\nb\tc\r":         `a\u000ab\u0009c\u000d`,
+		"\u202egnp.exe":     `\u202egnp.exe`,
+		"\u2028":            `\u2028`,
+		"\x80\xff":          `\ufffd\ufffd`,
+		"\u009b31m":         `\u009b31m`,
+	} {
+		require.Equal(t, want, printable(text))
+		require.True(t, printableName(printable(text)))
+	}
+}
+
+func TestLongTextIsCutBetweenCharacters(t *testing.T) {
+	t.Parallel()
+	for length := range 6 {
+		text := strings.Repeat("x", length) + strings.Repeat("日", 100)
+		require.LessOrEqual(t, len(cut(text)), 80)
+		require.True(t, utf8.ValidString(cut(text)))
+		require.True(t, strings.HasPrefix(text, cut(text)))
+	}
+	require.Equal(t, "short", cut("short"))
+	require.Equal(t, `"a\nb"`, quoted("a\nb"))
+	require.Equal(t, `"`+strings.Repeat("y", 80)+`"...`, quoted(strings.Repeat("y", 81)))
+	require.LessOrEqual(t, len(cut(strings.Repeat("\x80", 100))), 80)
+}

@@ -1,0 +1,455 @@
+package quota
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// A Book is the ledger of one quota: the accounts of its limits, its holds, what it remembers, and the totals of the day.
+// It is a pure state machine. Its transitions take the rules and the time, and do no I/O, take no lock and read no clock,
+// so that every Persistence behaves alike. Its JSON form is stable. A Book is not safe for concurrent use.
+type Book struct {
+	name     string // set by whoever opens the book
+	clock    int64  // the latest time seen; the book's time never runs back by up to a day
+	accounts []*account
+	holds    holds
+	settled  settledIDs
+	today    dayTotals
+	finished []DaySummary // finished days that have not gone into the history
+	outbox   []delivery   // alerts that have not been delivered
+	closed   int64        // the provider admits nothing before
+	imported *imported    // from a form that does not say what was counted
+	batches  []batch      // the last batch of each writer
+	tally    tally
+
+	configured *rules     // the rules that the accounts have been matched with
+	limits     []*account // of those rules, in their order
+	changed    bool       // something has changed that must be saved
+}
+
+// tally counts what became of reservations, for Verify.
+type tally struct{ granted, settled, expired int64 }
+
+// A delivery is an alert on its way: claimed by the tracker that delivers it.
+type delivery struct {
+	alert   Alert
+	writer  uint64 // 0: nobody
+	claimed int64
+}
+
+// A batch is the last that a writer has applied, so that it recognises one whose outcome it did not learn.
+type batch struct {
+	writer, number uint64
+	at             int64
+}
+
+// imported is usage of which only the number is known.
+type imported struct{ used, reserved, ends int64 }
+
+func importedBook(used, reserved, ends int64) *Book {
+	return &Book{imported: &imported{used, reserved, ends}, changed: true}
+}
+
+const (
+	day            = int64(24 * time.Hour)
+	dropAccount    = 2 * day            // an account that nobody has configured for so long
+	rememberBatch  = int64(time.Hour)   // a writer that has been silent for so long
+	seenEvery      = int64(time.Hour)   // how exactly it is known when an account was last configured
+	takeOverAlerts = int64(time.Minute) // from a tracker that has not delivered for so long
+)
+
+// advance brings the book to now: the rules are applied, holds that are due expire and windows turn, in the order of
+// time. It returns the book's time, which is later than now when the clock has stepped back by up to a day. From further
+// ahead everything is anchored anew at now.
+func (b *Book) advance(r *rules, now int64) int64 {
+	switch {
+	case now >= b.clock:
+		b.clock = now
+	case b.clock-now > day:
+		b.reanchor(r, now)
+	default:
+		now = b.clock
+	}
+	fresh := b.configured != r
+	if fresh {
+		b.match(r, now)
+	}
+	for len(b.holds.expiry) > 0 && b.holds.expiry[0].expires <= now {
+		h := b.holds.expiry[0]
+		b.turn(r, h.expires)
+		b.expire(r, h, h.expires)
+	}
+	b.turn(r, now)
+	if fresh {
+		b.open(r, now)
+	}
+	b.sweep(now)
+	return now
+}
+
+// turn moves every account and the day to now.
+func (b *Book) turn(r *rules, now int64) {
+	for _, a := range b.accounts {
+		a.turn(now)
+	}
+	if now >= b.today.end {
+		b.turnDay(r, now)
+	}
+}
+
+func (b *Book) turnDay(r *rules, now int64) {
+	if b.today.end != 0 && b.today.active() && !r.template {
+		b.finished = append(b.finished, b.today.summary(b.name, r.location))
+		b.changed = true
+	}
+	start, end := r.day(now)
+	b.today.restart(start, end)
+}
+
+// expire ends a hold that nobody settled by its TTL.
+func (b *Book) expire(r *rules, h *hold, at int64) {
+	b.holds.remove(h)
+	h.charged, h.released = at, r.onExpiry == ReleaseExpired
+	for _, a := range b.accounts {
+		held, _ := count(h.amounts, a.unit)
+		if h.released {
+			a.settle(held, 0, h.granted, at, false)
+			b.restartSession(a, h)
+		} else {
+			a.settle(held, held, h.granted, at, true)
+		}
+	}
+	b.today.freed(h.amounts)
+	if !h.released {
+		b.today.add(h.amounts)
+		b.today.estimate(flat(h.amounts))
+	}
+	b.today.expired++
+	b.tally.expired++
+	b.holds.remember(h)
+	b.changed = true
+	b.cross(at)
+}
+
+// sweep forgets what nobody can ask for any more.
+func (b *Book) sweep(now int64) {
+	b.settled.sweep(now)
+	for h := b.holds.ended.oldest; h != nil && now-h.charged >= rememberExpired; h = b.holds.ended.oldest {
+		if now-h.charged < mostRemembered && b.stands(h) {
+			break
+		}
+		b.holds.forget(h)
+	}
+	if len(b.batches) > 1 {
+		b.batches = slices.DeleteFunc(b.batches, func(one batch) bool { return now-one.at >= rememberBatch })
+	}
+}
+
+// stands reports whether what an expired hold was charged is still part of a window.
+func (b *Book) stands(h *hold) bool {
+	for _, a := range b.accounts {
+		if held, _ := count(h.amounts, a.unit); held > 0 && h.charged >= a.windowStart(b.clock) {
+			return true
+		}
+	}
+	return false
+}
+
+// reanchor moves the book to a time more than a day before the one it has seen. Usage is kept.
+func (b *Book) reanchor(r *rules, now int64) {
+	ahead := b.clock
+	b.clock = now
+	for _, a := range b.accounts {
+		a.reanchor(now)
+	}
+	for h := range b.holds.each {
+		h.granted = 0
+		b.holds.extend(h, min(h.expires, now+h.ttl))
+	}
+	for h := b.holds.ended.oldest; h != nil; h = h.newer {
+		h.granted, h.charged = 0, min(h.charged, now)
+	}
+	for i := range b.settled.queue {
+		id := &b.settled.queue[i]
+		kept := min(id.forget, now+max(rememberSettled, id.forget-ahead))
+		if b.settled.until[id.id] == id.forget {
+			b.settled.until[id.id] = kept
+		}
+		id.forget = kept
+	}
+	for i := range b.batches {
+		b.batches[i].at = min(b.batches[i].at, now)
+	}
+	for i := range b.outbox {
+		b.outbox[i].claimed = min(b.outbox[i].claimed, now)
+	}
+	if b.closed > ahead {
+		b.closed = now + (b.closed - ahead)
+	} else {
+		b.closed = 0
+	}
+	if b.today.end != 0 {
+		b.today.start, b.today.end = r.day(now)
+	}
+	b.changed = true
+}
+
+// match finds the accounts of r's limits among those the book has.
+func (b *Book) match(r *rules, now int64) {
+	b.configured = r
+	b.limits = b.limits[:0]
+	for _, a := range b.accounts {
+		a.rule = nil
+		at := slices.IndexFunc(r.limits, func(rule limitRule) bool { return rule.text == a.text })
+		if at < 0 {
+			if a.location == nil {
+				a.location, _ = r.zone(a.window.zone) // without its zone an account is charged but does not turn
+			}
+			a.ring()
+			continue
+		}
+		a.rule, a.location = &r.limits[at], r.limits[at].location
+		if a.max != a.rule.Max {
+			if a.window.kind == kindRefill {
+				a.refill(now)
+			}
+			a.max, a.part = a.rule.Max, 0
+			b.changed = true
+		}
+		if now-a.seen >= seenEvery {
+			a.seen = now
+		}
+		a.ring()
+		b.limits = append(b.limits, a)
+	}
+}
+
+// open adds the accounts that are missing for r's limits, drops those that nobody has configured for long, and brings
+// in what has been imported.
+func (b *Book) open(r *rules, now int64) {
+	b.limits = b.limits[:0]
+	for i := range r.limits {
+		rule := &r.limits[i]
+		at := slices.IndexFunc(b.accounts, func(a *account) bool { return a.rule == rule })
+		if at < 0 {
+			at = len(b.accounts)
+			b.accounts = append(b.accounts, b.newAccount(r, rule, now))
+			b.changed = true
+		}
+		b.limits = append(b.limits, b.accounts[at])
+	}
+	kept := len(b.accounts)
+	b.accounts = slices.DeleteFunc(b.accounts, func(a *account) bool { return a.rule == nil && now-a.seen >= dropAccount })
+	if len(b.accounts) != kept {
+		b.changed = true
+	}
+	b.bringIn(r, now)
+	b.cross(now)
+}
+
+// newAccount opens the account of a limit that the book has not had: it starts with the days that fall into its window,
+// and open holds count in it where they carry over.
+func (b *Book) newAccount(r *rules, rule *limitRule, now int64) *account {
+	a := &account{
+		text: rule.text, unit: rule.Unit, window: rule.Window, max: rule.Max, seen: now, rule: rule, location: rule.location,
+	}
+	a.turn(now)
+	for h := range b.holds.each {
+		n, _ := count(h.amounts, a.unit)
+		a.held = saturatingAdd(a.held, n)
+	}
+	if a.carries() {
+		a.reserved = a.held
+	}
+	if a.window.kind != kindSession && a.window.kind != kindRefill {
+		a.charge(b.since(r, a.unit, a.windowStart(now)), now)
+	}
+	a.ring()
+	return a
+}
+
+// since adds up what the days that began at start or later have used of unit.
+func (b *Book) since(r *rules, unit Unit, start int64) int64 {
+	var sum int64
+	if b.today.start < start {
+		return 0
+	}
+	sum = b.today.used(unit)
+	if b.today.start == start || r.template {
+		return sum
+	}
+	past := b.finished
+	if r.history != nil {
+		past = mergeDays(r.history(b.name), past)
+	}
+	for i := range past {
+		if first := nanos(past[i].Day); first >= start && first < b.today.start {
+			sum = saturatingAdd(sum, past[i].Used[unit])
+		}
+	}
+	return sum
+}
+
+// bringIn counts imported usage in the first limit of a day, else in the day's total of requests.
+func (b *Book) bringIn(r *rules, now int64) {
+	if b.imported == nil {
+		return
+	}
+	from := *b.imported
+	b.imported, b.changed = nil, true
+	unit := UnitRequests
+	at := slices.IndexFunc(b.limits, func(a *account) bool { return a.window.kind == kindDaily })
+	if at >= 0 {
+		unit = b.limits[at].unit
+	}
+	if now < from.ends && from.used > 0 {
+		b.today.add([]Amount{{unit, from.used}})
+		if at >= 0 {
+			b.limits[at].charge(from.used, now)
+		}
+	}
+	if from.reserved > 0 {
+		b.grant(&hold{
+			key: holdKey{0, 1}, name: b.name, amounts: []Amount{{unit, from.reserved}},
+			ttl: int64(r.ttl), expires: now + int64(r.ttl),
+		}, now)
+	}
+}
+
+// cross marks every threshold that has been reached and puts its alert into the outbox.
+func (b *Book) cross(now int64) {
+	for _, a := range b.limits {
+		for a.used >= a.alarm && a.used > 0 {
+			at := slices.IndexFunc(a.rule.thresholds, func(t int) bool { return !a.marked(t) })
+			if at < 0 {
+				break
+			}
+			b.alert(a, a.rule.thresholds[at], now)
+			a.ring()
+		}
+	}
+}
+
+func (b *Book) alert(a *account, threshold int, now int64) {
+	a.marks = append(a.marks, mark{threshold, now})
+	slices.SortFunc(a.marks, func(x, y mark) int { return cmp.Compare(x.threshold, y.threshold) })
+	alert := Alert{
+		Quota: b.name, Limit: a.rule.Limit, Threshold: threshold, Used: a.used, At: b.local(now),
+	}
+	switch a.window.kind {
+	case kindRolling, kindRefill:
+		alert.ID = alertID(alert, now, 0)
+	case kindLifetime:
+		alert.ID = alertID(alert, 0, a.armed)
+	default:
+		alert.ID = alertID(alert, a.start, a.armed)
+		alert.WindowStart, alert.WindowEnd = a.time(a.start), a.time(a.end)
+	}
+	b.outbox = append(b.outbox, delivery{alert: alert})
+	b.today.alerts = append(b.today.alerts, alertNote(threshold, a.text))
+	b.changed = true
+}
+
+// time returns an instant of the account in the zone of its window.
+func (a *account) time(ns int64) time.Time {
+	if ns == 0 || a.location == nil {
+		return instant(ns)
+	}
+	return instant(ns).In(a.location)
+}
+
+func (b *Book) local(ns int64) time.Time {
+	if b.configured == nil || ns == 0 {
+		return instant(ns)
+	}
+	return instant(ns).In(b.configured.location)
+}
+
+// claim takes on the alerts that nobody delivers: new ones, and those of a tracker that has had a minute for it.
+func (b *Book) claim(writer uint64, now int64) []Alert {
+	var due []Alert
+	for i := range b.outbox {
+		d := &b.outbox[i]
+		if d.writer == 0 || d.writer != writer && now-d.claimed >= takeOverAlerts {
+			d.writer, d.claimed = writer, now
+			b.changed = true
+			due = append(due, d.alert)
+		}
+	}
+	return due
+}
+
+// delivered takes alerts out of the outbox.
+func (b *Book) delivered(ids []string) {
+	before := len(b.outbox)
+	b.outbox = slices.DeleteFunc(b.outbox, func(d delivery) bool { return slices.Contains(ids, d.alert.ID) })
+	if len(b.outbox) != before {
+		b.changed = true
+	}
+}
+
+// takeFinished returns the finished days and removes them: they go into the history.
+func (b *Book) takeFinished() []DaySummary {
+	finished := b.finished
+	b.finished = nil
+	return finished
+}
+
+// applied reports whether the writer's batch of that number, or a later one, is part of the book.
+func (b *Book) applied(writer, number uint64) bool {
+	at := slices.IndexFunc(b.batches, func(one batch) bool { return one.writer == writer })
+	return at >= 0 && b.batches[at].number >= number
+}
+
+// mark notes the writer's batch.
+func (b *Book) mark(writer, number uint64, now int64) {
+	at := slices.IndexFunc(b.batches, func(one batch) bool { return one.writer == writer })
+	if at < 0 {
+		b.batches = append(b.batches, batch{writer, number, now})
+		return
+	}
+	b.batches[at].number, b.batches[at].at = number, now
+}
+
+// blank reports whether nothing in the book counts any more, so that a template's book may be dropped: holds, windows
+// and yesterday are over.
+func (b *Book) blank() bool {
+	if len(b.holds.open) > 0 || len(b.holds.expired) > 0 || len(b.settled.list()) > 0 || len(b.outbox) > 0 ||
+		len(b.finished) > 0 || b.imported != nil || b.closed > b.clock {
+		return false
+	}
+	for _, a := range b.accounts {
+		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 {
+			return false
+		}
+	}
+	return !b.today.active() && b.clock-b.today.last >= day
+}
+
+// untouched reports whether nothing has ever been counted in the book.
+func (b *Book) untouched() bool {
+	for _, a := range b.accounts {
+		if a.used > 0 || a.armed > 0 {
+			return false
+		}
+	}
+	return b.tally == tally{} && !b.today.active() && b.today.last == 0 && b.imported == nil && len(b.finished) == 0 &&
+		b.closed == 0 && len(b.outbox) == 0
+}
+
+// nextTurn is when time alone changes what the book says, 0 when it does not.
+func (b *Book) nextTurn() int64 {
+	next := b.holds.nextExpiry()
+	earlier := func(at int64) {
+		if at > b.clock && (next == 0 || at < next) {
+			next = at
+		}
+	}
+	earlier(b.today.end)
+	earlier(b.closed)
+	for _, a := range b.accounts {
+		earlier(a.end)
+	}
+	return next
+}

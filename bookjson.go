@@ -1,0 +1,327 @@
+package quota
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The JSON form of a book. It is part of the stable format of the state: times are UTC, amounts are objects from unit to
+// number, and what can be worked out from the holds is not in it.
+type bookJSON struct {
+	Clock       moment                 `json:"clock"`
+	Accounts    map[string]accountJSON `json:"accounts,omitempty"`
+	Holds       []holdJSON             `json:"holds,omitempty"`
+	Expired     []holdJSON             `json:"expired,omitempty"`
+	Settled     []settledJSON          `json:"settled,omitempty"`
+	Today       *todayJSON             `json:"today,omitempty"`
+	Finished    []DaySummary           `json:"finished,omitempty"`
+	Alerts      []deliveryJSON         `json:"alerts,omitempty"`
+	ClosedUntil moment                 `json:"closed_until,omitempty"`
+	Imported    *importedJSON          `json:"imported,omitempty"`
+	Batches     []batchJSON            `json:"batches,omitempty"`
+	Tally       tallyJSON              `json:"tally,omitzero"`
+}
+
+type accountJSON struct {
+	Unit     Unit           `json:"unit"`
+	Window   Window         `json:"window"`
+	Max      int64          `json:"max"`
+	Seen     moment         `json:"seen"`
+	Used     int64          `json:"used,omitempty"`
+	Reserved int64          `json:"reserved,omitempty"` // of a refill only, which a part of the holds may have left
+	Start    moment         `json:"start,omitempty"`
+	End      moment         `json:"end,omitempty"`
+	Since    moment         `json:"since,omitempty"`
+	First    moment         `json:"first,omitempty"`
+	Part     int64          `json:"part,omitempty"`
+	Slices   []sliceJSON    `json:"slices,omitempty"`
+	Alerted  map[int]moment `json:"alerted,omitempty"`
+	Armed    int64          `json:"armed,omitempty"`
+}
+
+type sliceJSON struct {
+	Start moment `json:"start"`
+	Used  int64  `json:"used"`
+}
+
+type holdJSON struct {
+	Key      keyText   `json:"key"`
+	ID       string    `json:"id,omitempty"`
+	Name     string    `json:"name,omitempty"`
+	Quotas   []string  `json:"quotas,omitempty"`
+	Amounts  amountsOf `json:"amounts"`
+	Asked    amountsOf `json:"asked,omitempty"`
+	Granted  moment    `json:"granted,omitempty"`
+	Expires  moment    `json:"expires"`
+	TTL      span      `json:"ttl"`
+	Charged  moment    `json:"charged,omitempty"`
+	Released bool      `json:"released,omitempty"`
+}
+
+type settledJSON struct {
+	ID    string `json:"id"`
+	Until moment `json:"until"`
+}
+
+type todayJSON struct {
+	Start     moment           `json:"start"`
+	End       moment           `json:"end"`
+	Last      moment           `json:"last,omitempty"`
+	Used      amountsOf        `json:"used,omitempty"`
+	Estimated amountsOf        `json:"estimated,omitempty"`
+	Peak      amountsOf        `json:"peak_reserved,omitempty"`
+	Calls     int64            `json:"calls,omitempty"`
+	Denied    int64            `json:"denied,omitempty"`
+	Expired   int64            `json:"expired,omitempty"`
+	DeniedBy  map[string]int64 `json:"denied_by,omitempty"`
+	Alerts    []string         `json:"alerts,omitempty"`
+}
+
+type deliveryJSON struct {
+	Alert   Alert  `json:"alert"`
+	Writer  number `json:"writer,omitempty"`
+	Claimed moment `json:"claimed,omitempty"`
+}
+
+type importedJSON struct {
+	Used     int64  `json:"used"`
+	Reserved int64  `json:"reserved"`
+	Ends     moment `json:"ends,omitempty"`
+}
+
+type batchJSON struct {
+	Writer number `json:"writer"`
+	Number uint64 `json:"number"`
+	At     moment `json:"at"`
+}
+
+type tallyJSON struct {
+	Granted int64 `json:"granted"`
+	Settled int64 `json:"settled"`
+	Expired int64 `json:"expired"`
+}
+
+// A moment is an instant of the core as text.
+type moment int64
+
+func (m moment) MarshalText() ([]byte, error) {
+	return instant(int64(m)).AppendFormat(nil, time.RFC3339Nano), nil
+}
+
+func (m *moment) UnmarshalText(text []byte) error {
+	t, err := time.Parse(time.RFC3339Nano, string(text))
+	if err != nil {
+		return fmt.Errorf("not a time: %q", text)
+	}
+	if *m = moment(nanos(t)); !instant(int64(*m)).Equal(t) {
+		return fmt.Errorf("a time out of range: %q", text)
+	}
+	return nil
+}
+
+// A span is a duration as text.
+type span int64
+
+func (s span) MarshalText() ([]byte, error) { return []byte(time.Duration(s).String()), nil }
+
+func (s *span) UnmarshalText(text []byte) error {
+	d, err := time.ParseDuration(string(text))
+	if err != nil || d <= 0 {
+		return fmt.Errorf("not a positive duration: %q", text)
+	}
+	*s = span(d)
+	return nil
+}
+
+// A number is a writer's, in few letters.
+type number uint64
+
+func (n number) MarshalText() ([]byte, error) { return strconv.AppendUint(nil, uint64(n), 36), nil }
+
+func (n *number) UnmarshalText(text []byte) error {
+	v, err := strconv.ParseUint(string(text), 36, 64)
+	if err != nil {
+		return fmt.Errorf("not a writer: %q", text)
+	}
+	*n = number(v)
+	return nil
+}
+
+// A keyText is the key of a hold.
+type keyText holdKey
+
+func (k keyText) MarshalText() ([]byte, error) {
+	return []byte(strings.TrimSuffix(holdKey(k).text(""), "@")), nil
+}
+
+func (k *keyText) UnmarshalText(text []byte) error {
+	key, _, ok := parseHoldKey(string(text) + "@")
+	if !ok {
+		return fmt.Errorf("not the key of a hold: %q", text)
+	}
+	*k = keyText(key)
+	return nil
+}
+
+// amountsOf is a list of amounts as an object.
+type amountsOf []Amount
+
+func (list amountsOf) MarshalJSON() ([]byte, error) {
+	out := []byte{'{'}
+	for i, amount := range slices.SortedFunc(slices.Values(list), byUnit) {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		unit, err := json.Marshal(string(amount.Unit))
+		if err != nil {
+			return nil, err
+		}
+		out = append(append(out, unit...), ':')
+		out = strconv.AppendInt(out, amount.N, 10)
+	}
+	return append(out, '}'), nil
+}
+
+func (list *amountsOf) UnmarshalJSON(data []byte) error {
+	var amounts map[Unit]int64
+	if err := json.Unmarshal(data, &amounts); err != nil {
+		return err
+	}
+	*list = nil
+	for unit, n := range amounts {
+		if wrong := checkUnit(unit); wrong != "" {
+			return errors.New(wrong)
+		}
+		if n < 0 {
+			return fmt.Errorf("a negative amount of %q", unit)
+		}
+		*list = append(*list, Amount{unit, n})
+	}
+	slices.SortFunc(*list, byUnit)
+	return nil
+}
+
+// byUnit orders amounts by their units, requests first.
+func byUnit(x, y Amount) int {
+	if (x.Unit == UnitRequests) != (y.Unit == UnitRequests) {
+		if x.Unit == UnitRequests {
+			return -1
+		}
+		return 1
+	}
+	return cmp.Compare(x.Unit, y.Unit)
+}
+
+// MarshalJSON returns the book in its stable form.
+func (b *Book) MarshalJSON() ([]byte, error) {
+	form := bookJSON{
+		Clock: moment(b.clock), Finished: b.finished, ClosedUntil: moment(b.closed), Tally: tallyJSON{b.tally.granted, b.tally.settled, b.tally.expired},
+	}
+	if len(b.accounts) > 0 {
+		form.Accounts = make(map[string]accountJSON, len(b.accounts))
+	}
+	for _, a := range b.accounts {
+		form.Accounts[a.text] = a.form()
+	}
+	for _, h := range b.holds.inOrder() {
+		form.Holds = append(form.Holds, h.form())
+	}
+	for h := b.holds.ended.oldest; h != nil; h = h.newer {
+		form.Expired = append(form.Expired, h.form())
+	}
+	for _, one := range b.settled.list() {
+		form.Settled = append(form.Settled, settledJSON{one.id, moment(one.forget)})
+	}
+	if b.today.end != 0 {
+		form.Today = b.today.form()
+	}
+	for _, d := range b.outbox {
+		form.Alerts = append(form.Alerts, deliveryJSON{d.alert, number(d.writer), moment(d.claimed)})
+	}
+	if b.imported != nil {
+		form.Imported = &importedJSON{b.imported.used, b.imported.reserved, moment(b.imported.ends)}
+	}
+	for _, one := range b.batches {
+		form.Batches = append(form.Batches, batchJSON{number(one.writer), one.number, moment(one.at)})
+	}
+	return json.Marshal(form)
+}
+
+func (a *account) form() accountJSON {
+	form := accountJSON{
+		Unit: a.unit, Window: a.window, Max: a.max, Seen: moment(a.seen), Used: a.used, Start: moment(a.start),
+		End: moment(a.end), Since: moment(a.since), First: moment(a.first), Part: a.part, Armed: a.armed,
+	}
+	if a.window.kind == kindRefill {
+		form.Reserved = a.reserved
+	}
+	for _, s := range a.slices {
+		form.Slices = append(form.Slices, sliceJSON{moment(s.start), s.used})
+	}
+	if len(a.marks) > 0 {
+		form.Alerted = make(map[int]moment, len(a.marks))
+		for _, m := range a.marks {
+			form.Alerted[m.threshold] = moment(m.at)
+		}
+	}
+	return form
+}
+
+func (h *hold) form() holdJSON {
+	return holdJSON{
+		Key: keyText(h.key), ID: h.id, Name: h.name, Quotas: h.quotas, Amounts: h.amounts, Asked: h.asked,
+		Granted: moment(h.granted), Expires: moment(h.expires), TTL: span(h.ttl), Charged: moment(h.charged),
+		Released: h.released,
+	}
+}
+
+func (d *dayTotals) form() *todayJSON {
+	form := &todayJSON{
+		Start: moment(d.start), End: moment(d.end), Last: moment(d.last), Calls: d.calls, Denied: d.denied,
+		Expired: d.expired, Alerts: d.alerts,
+	}
+	for _, total := range d.units {
+		for _, one := range [3]struct {
+			to *amountsOf
+			n  int64
+		}{{&form.Used, total.used}, {&form.Estimated, total.estimated}, {&form.Peak, total.peak}} {
+			if one.n > 0 {
+				*one.to = append(*one.to, Amount{total.unit, one.n})
+			}
+		}
+	}
+	if len(d.deniedBy) > 0 {
+		form.DeniedBy = make(map[string]int64, len(d.deniedBy))
+		for _, refusal := range d.deniedBy {
+			form.DeniedBy[refusal.by] = refusal.n
+		}
+	}
+	return form
+}
+
+// UnmarshalJSON reads the stable form. It refuses what no book can have written.
+func (b *Book) UnmarshalJSON(data []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	var form bookJSON
+	if err := decoder.Decode(&form); err != nil {
+		return fmt.Errorf("book: %w", err)
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return errors.New("book: something follows it")
+	}
+	read := Book{}
+	if err := read.fill(&form); err != nil {
+		return fmt.Errorf("book: %w", err)
+	}
+	*b = read
+	return nil
+}

@@ -1,0 +1,266 @@
+package quota
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+)
+
+// fill makes the book what its JSON form says.
+func (b *Book) fill(form *bookJSON) error {
+	b.clock, b.closed = int64(form.Clock), int64(form.ClosedUntil)
+	b.tally = tally{form.Tally.Granted, form.Tally.Settled, form.Tally.Expired}
+	if b.tally.granted < 0 || b.tally.settled < 0 || b.tally.expired < 0 {
+		return errors.New("a negative tally")
+	}
+	for _, text := range slices.Sorted(maps.Keys(form.Accounts)) {
+		a, err := form.Accounts[text].account(text)
+		if err != nil {
+			return fmt.Errorf("account %q: %w", text, err)
+		}
+		b.accounts = append(b.accounts, a)
+	}
+	if err := b.fillHolds(form); err != nil {
+		return err
+	}
+	for _, one := range form.Settled {
+		if one.ID == "" {
+			return errors.New("a settled reservation without an ID")
+		}
+		b.settled.add(one.ID, int64(one.Until))
+	}
+	if form.Today != nil {
+		if err := b.today.fill(form.Today); err != nil {
+			return fmt.Errorf("today: %w", err)
+		}
+	}
+	for h := range b.holds.each {
+		if !b.today.countable(h.amounts) {
+			return errors.New("holds that add up to more than can be counted")
+		}
+		b.today.held(h.amounts)
+	}
+	for i := range form.Finished {
+		if err := form.Finished[i].check(); err != nil {
+			return err
+		}
+	}
+	b.finished = form.Finished
+	for _, d := range form.Alerts {
+		if d.Alert.ID == "" || d.Alert.Used < 0 || d.Alert.Threshold <= 0 {
+			return errors.New("an alert that cannot have been raised")
+		}
+		b.outbox = append(b.outbox, delivery{d.Alert, uint64(d.Writer), int64(d.Claimed)})
+	}
+	if from := form.Imported; from != nil {
+		if from.Used < 0 || from.Reserved < 0 {
+			return errors.New("a negative number imported")
+		}
+		b.imported = &imported{from.Used, from.Reserved, int64(from.Ends)}
+	}
+	for _, one := range form.Batches {
+		b.batches = append(b.batches, batch{uint64(one.Writer), one.Number, int64(one.At)})
+	}
+	return nil
+}
+
+func (form accountJSON) account(text string) (*account, error) {
+	a := &account{
+		text: text, unit: form.Unit, window: form.Window, max: form.Max, seen: int64(form.Seen), used: form.Used,
+		start: int64(form.Start), end: int64(form.End), since: int64(form.Since), first: int64(form.First),
+		part: form.Part, armed: form.Armed, reserved: form.Reserved,
+	}
+	if wrong := cmp.Or(checkUnit(a.unit), a.window.check()); wrong != "" {
+		return nil, errors.New(wrong)
+	}
+	if a.window.kind == kindUnset || (Limit{Unit: a.unit, Window: a.window}).String() != text {
+		return nil, errors.New("its name is not that of its limit")
+	}
+	if a.max < 0 || a.used < 0 || a.reserved < 0 || a.part < 0 || a.armed < 0 {
+		return nil, errors.New("a negative number")
+	}
+	if a.reserved != 0 && a.window.kind != kindRefill || a.end < a.start && a.end != 0 {
+		return nil, errors.New("numbers that contradict each other")
+	}
+	if a.window.kind == kindRefill && a.part >= a.length() {
+		return nil, errors.New("a part that is more than a whole")
+	}
+	sum := int64(0)
+	for i, s := range form.Slices {
+		if s.Used < 0 || int64(s.Start)%max(1, a.sliceLength()) != 0 || i > 0 && s.Start <= form.Slices[i-1].Start {
+			return nil, errors.New("slices out of order")
+		}
+		a.slices = append(a.slices, slice{start: int64(s.Start), used: s.Used})
+		sum = saturatingAdd(sum, s.Used)
+	}
+	if a.window.kind == kindRolling && sum != a.used || a.window.kind != kindRolling && len(a.slices) > 0 {
+		return nil, errors.New("slices that do not add up")
+	}
+	for _, threshold := range slices.Sorted(maps.Keys(form.Alerted)) {
+		if threshold <= 0 {
+			return nil, errors.New("a threshold that is not positive")
+		}
+		a.marks = append(a.marks, mark{threshold, int64(form.Alerted[threshold])})
+	}
+	return a, nil
+}
+
+// fillHolds reads the holds and works out what the accounts have reserved.
+func (b *Book) fillHolds(form *bookJSON) error {
+	for _, one := range form.Holds {
+		h, err := one.hold()
+		if err != nil {
+			return err
+		}
+		if h.charged != 0 || b.holds.open[h.key] != nil || h.id != "" && b.holds.byID[h.id] != nil {
+			return fmt.Errorf("hold %s is there twice or has ended", h.key.text(""))
+		}
+		b.holds.add(h)
+	}
+	for _, one := range form.Expired {
+		h, err := one.hold()
+		if err != nil {
+			return err
+		}
+		if h.charged == 0 || b.holds.open[h.key] != nil || b.holds.expired[h.key] != nil {
+			return fmt.Errorf("expired hold %s is there twice or has not ended", h.key.text(""))
+		}
+		b.holds.remember(h)
+	}
+	for _, a := range b.accounts {
+		if err := b.reserve(a); err != nil {
+			return fmt.Errorf("account %q: %w", a.text, err)
+		}
+	}
+	return nil
+}
+
+// reserve works out what an account has reserved from the open holds.
+func (b *Book) reserve(a *account) error {
+	for h := range b.holds.each {
+		n, _ := count(h.amounts, a.unit)
+		if a.held > math.MaxInt64-n {
+			return errors.New("holds that add up to more than can be counted")
+		}
+		a.held += n
+		switch a.window.kind {
+		case kindEvery, kindSession:
+			if a.start != 0 && h.granted >= a.start {
+				a.reserved += n
+			}
+		case kindRolling:
+			if s := a.sliceOf(h.granted); s != nil {
+				s.reserved += n
+				a.reserved += n
+			}
+		case kindRefill:
+		default:
+			a.reserved += n
+		}
+	}
+	if a.reserved > a.held {
+		return errors.New("more is reserved than is held")
+	}
+	return nil
+}
+
+func (form holdJSON) hold() (*hold, error) {
+	h := &hold{
+		key: holdKey(form.Key), id: form.ID, name: form.Name, quotas: form.Quotas, amounts: form.Amounts, asked: form.Asked,
+		granted: int64(form.Granted), expires: int64(form.Expires), ttl: int64(form.TTL), charged: int64(form.Charged),
+		released: form.Released,
+	}
+	if h.expires == 0 || h.ttl <= 0 || len(h.amounts) == 0 {
+		return nil, fmt.Errorf("hold %s is not complete", h.key.text(""))
+	}
+	return h, nil
+}
+
+func (d *dayTotals) fill(form *todayJSON) error {
+	if form.Start >= form.End || form.Calls < 0 || form.Denied < 0 || form.Expired < 0 {
+		return errors.New("numbers that contradict each other")
+	}
+	d.start, d.end, d.last = int64(form.Start), int64(form.End), int64(form.Last)
+	d.calls, d.denied, d.expired, d.alerts = form.Calls, form.Denied, form.Expired, form.Alerts
+	for _, amount := range form.Used {
+		d.unit(amount.Unit).used = amount.N
+	}
+	for _, amount := range form.Estimated {
+		d.unit(amount.Unit).estimated = amount.N
+	}
+	for _, amount := range form.Peak {
+		d.unit(amount.Unit).peak = amount.N
+	}
+	for _, by := range slices.Sorted(maps.Keys(form.DeniedBy)) {
+		if form.DeniedBy[by] < 0 {
+			return errors.New("a negative number of refusals")
+		}
+		d.deniedBy = append(d.deniedBy, denial{by, form.DeniedBy[by]})
+	}
+	return nil
+}
+
+// check refuses a day that no book can have written.
+func (s *DaySummary) check() error {
+	if s.Day.IsZero() || s.Calls < 0 || s.Denied < 0 || s.Expired < 0 {
+		return errors.New("a finished day with a negative number or without a date")
+	}
+	for _, numbers := range [3]map[Unit]int64{s.Used, s.Estimated, s.PeakReserved} {
+		for _, n := range numbers {
+			if n < 0 {
+				return errors.New("a finished day with a negative number")
+			}
+		}
+	}
+	for _, n := range s.DeniedBy {
+		if n < 0 {
+			return errors.New("a finished day with a negative number")
+		}
+	}
+	return nil
+}
+
+// clone returns a book that shares nothing with b but its rules.
+func (b *Book) clone() *Book {
+	c := *b
+	c.accounts = make([]*account, len(b.accounts))
+	for i, a := range b.accounts {
+		copied := *a
+		copied.slices, copied.marks = slices.Clone(a.slices), slices.Clone(a.marks)
+		c.accounts[i] = &copied
+	}
+	c.limits = make([]*account, len(b.limits))
+	for i, a := range b.limits {
+		c.limits[i] = c.accounts[slices.Index(b.accounts, a)]
+	}
+	c.holds = holds{}
+	for _, h := range b.holds.inOrder() {
+		c.holds.add(h.clone())
+	}
+	for h := b.holds.ended.oldest; h != nil; h = h.newer {
+		c.holds.remember(h.clone())
+	}
+	c.settled = settledIDs{until: maps.Clone(b.settled.until), queue: slices.Clone(b.settled.list())}
+	c.today.units, c.today.deniedBy = slices.Clone(b.today.units), slices.Clone(b.today.deniedBy)
+	c.today.alerts = slices.Clone(b.today.alerts)
+	c.finished = make([]DaySummary, len(b.finished))
+	for i := range b.finished {
+		c.finished[i] = b.finished[i].clone()
+	}
+	c.outbox, c.batches = slices.Clone(b.outbox), slices.Clone(b.batches)
+	if b.imported != nil {
+		copied := *b.imported
+		c.imported = &copied
+	}
+	return &c
+}
+
+func (h *hold) clone() *hold {
+	c := *h
+	c.amounts, c.asked = slices.Clone(h.amounts), slices.Clone(h.asked)
+	c.older, c.newer, c.slot = nil, nil, 0
+	return &c
+}

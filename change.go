@@ -1,0 +1,208 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// An operation is a call that changes books. It is pure: apply may run several times, on fresh books, and leaves nothing
+// behind but its changes to them and its own results.
+type operation interface {
+	quotas() []string              // canonical names; nil: all that there are
+	apply(pages []page, now int64) // the pages of those quotas, in that order, brought to their time
+}
+
+// A refuser is an operation that may have been refused, which is to be counted.
+type refuser interface{ refusals() []refused }
+
+// refused is a refusal to be counted.
+type refused struct{ quota, by string }
+
+// change runs an operation and returns when it is durable. It has taken effect if the error matches ErrPending.
+func (t *QuotaTracker) change(ctx context.Context, op operation) error {
+	if t.done.Load() {
+		return ErrClosed
+	}
+	if t.shared.active() {
+		return t.shared.submit(ctx, op)
+	}
+	var few [4]page
+	pages := t.open(few[:0], op.quotas())
+	op.apply(pages, t.now())
+	return t.settleUp(ctx, t.shut(pages))
+}
+
+func (t *QuotaTracker) now() int64 { return nanos(t.cfg.Clock.Now()) }
+
+// open locks the entries of canonical names, which are ordered and occur once, and brings their books to the time that
+// is read once all locks are held: a time read before could rewind a book.
+func (t *QuotaTracker) open(pages []page, names []string) []page {
+	for _, name := range names {
+		pages = append(pages, page{entry: t.entryOf(name)})
+	}
+	return t.lock(pages)
+}
+
+func (t *QuotaTracker) lock(pages []page) []page {
+	for i := range pages {
+		for {
+			e := pages[i].entry
+			e.mu.Lock()
+			if !e.gone {
+				break
+			}
+			e.mu.Unlock()
+			pages[i].entry = t.entryOf(e.name)
+		}
+	}
+	now := t.now()
+	for i := range pages {
+		p := &pages[i]
+		p.book = p.entry.book
+		p.now = p.book.advance(p.entry.rules, now)
+	}
+	return pages
+}
+
+// A receipt says what is still to be done when the locks have been given up.
+type receipt struct {
+	changed bool
+	batch   *saveBatch // that makes the change durable; nil: there is nothing to wait for
+}
+
+// shut notes what has changed, sees to the timer and the waiters, and unlocks.
+func (t *QuotaTracker) shut(pages []page) receipt {
+	var r receipt
+	for i := range pages {
+		p := &pages[i]
+		if p.book.changed {
+			r.changed = true
+			if t.saver != nil {
+				t.saver.note(p.entry)
+			}
+			// After note: a save that knows of the alert has the crossing.
+			if len(p.book.outbox) > 0 && !t.opening.Load() {
+				t.alerts.claim(p.book.claim(t.writer, p.now), t.saver != nil && !t.saver.lazy())
+			}
+			p.book.changed = false
+			t.timer.consider(p.entry)
+			t.waiters.wake(p.entry.name)
+		}
+	}
+	if r.changed && t.saver != nil {
+		r.batch = t.saver.next()
+	}
+	for i := len(pages) - 1; i >= 0; i-- {
+		pages[i].entry.mu.Unlock()
+	}
+	return r
+}
+
+// settleUp waits until a change is durable, and delivers alerts. The change has taken effect whatever happens here.
+func (t *QuotaTracker) settleUp(ctx context.Context, r receipt) error {
+	err := t.durable(ctx, r)
+	t.deliver(ctx)
+	if err != nil {
+		return pending(err)
+	}
+	return nil
+}
+
+func (t *QuotaTracker) durable(ctx context.Context, r receipt) error {
+	if r.batch == nil {
+		return nil
+	}
+	return t.saver.wait(ctx, r.batch)
+}
+
+// pending says of a change that has taken effect that it is not durable.
+func pending(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%w: %w", ErrPending, err)
+	}
+	return fmt.Errorf("%w: %w", asNotSaved(err), ErrPending)
+}
+
+// asNotSaved makes an error of a store match ErrNotSaved.
+func asNotSaved(err error) error {
+	if errors.Is(err, ErrNotSaved) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrNotSaved, err)
+}
+
+// RecordUsage counts what was used: one request, unless a Requests amount says otherwise, and what else is named. It is
+// never refused for want of room and never dropped; beyond a limit it blocks new admissions. It settles the open
+// reservations that match it: those of exactly this quota, made without an ID, oldest first. Usage of k requests uses up
+// k requests' worth of them; one used up is closed with all its units, those not named being charged as held; one used
+// in part shrinks. What matches nothing is charged. For one quota use RecordUsage or the handles of its reservations,
+// not both: usage may then count twice.
+//
+// It takes effect even when ctx is done or the save fails, see ErrPending.
+func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, amounts ...Amount) error {
+	var few [8]Amount
+	list, err := gather(few[:0], amounts)
+	if err != nil {
+		return err
+	}
+	if find(list, UnitRequests) < 0 {
+		list = append(list, Requests(1))
+	}
+	if t.done.Load() {
+		return ErrClosed
+	}
+	e, err := t.lookup(name, true)
+	if err != nil {
+		return err
+	}
+	if t.shared.active() {
+		return t.shared.submit(ctx, &recording{e.name, slices.Clone(list)})
+	}
+	var one [1]page
+	one[0].entry = e
+	pages := t.lock(one[:])
+	pages[0].book.record(list, pages[0].now)
+	return t.settleUp(ctx, t.shut(pages))
+}
+
+type recording struct {
+	name string
+	list []Amount
+}
+
+func (o *recording) quotas() []string { return []string{o.name} }
+func (o *recording) apply(pages []page, _ int64) {
+	pages[0].book.record(o.list, pages[0].now)
+}
+
+// Release gives back so much of what is reserved in a quota, without a handle: of the reservations that RecordUsage
+// would settle, oldest first. Asked for more than is held it releases what is held. It implies no request: name every
+// unit to release.
+//
+// It takes effect even when ctx is done or the save fails, see ErrPending.
+func (t *QuotaTracker) Release(ctx context.Context, name string, amounts ...Amount) error {
+	list, err := gather(nil, amounts)
+	if err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return fmt.Errorf("%w: name what to release, for example quota.Requests(1)", ErrInvalidAmount)
+	}
+	e, err := t.lookup(name, true)
+	if err != nil {
+		return err
+	}
+	return t.change(ctx, &releasing{e.name, list})
+}
+
+type releasing struct {
+	name string
+	list []Amount
+}
+
+func (o *releasing) quotas() []string { return []string{o.name} }
+func (o *releasing) apply(pages []page, _ int64) {
+	pages[0].book.releaseOldest(o.list, pages[0].now)
+}

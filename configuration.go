@@ -1,0 +1,149 @@
+package quota
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A configuration is the quotas in the form in which names are looked up. It never changes once made.
+type configuration struct {
+	names     map[string]target // names and aliases of all but templates
+	templates []template        // the longest prefix first
+}
+
+// A target is what a name stands for.
+type target struct {
+	name  string // canonical
+	rules *rules
+}
+
+type template struct {
+	prefix string // of the name or alias that was used
+	name   string // prefix of the canonical name
+	rules  *rules
+}
+
+// resolve returns what name stands for: an exact name first, then the longest template.
+func (c *configuration) resolve(name string) (target, error) {
+	if found, ok := c.names[name]; ok {
+		return found, nil
+	}
+	if len(name) <= maxNameBytes && printableName(name) {
+		for _, one := range c.templates {
+			if rest, ok := strings.CutPrefix(name, one.prefix); ok && rest != "" {
+				return target{one.name + rest, one.rules}, nil
+			}
+		}
+	}
+	return target{}, fmt.Errorf("%w: %q is no quota, alias or template: check the spelling or configure it",
+		ErrUnknownQuota, shortened(printable(name)))
+}
+
+const maxNameBytes = 256
+
+func shortened(text string) string {
+	const most = 80
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
+}
+
+// compile checks quotas and makes a configuration of them.
+func (cfg *Config) compile(quotas []Quota, zones *zones, history func(string) []DaySummary) (*configuration, error) {
+	if err := checkQuotas(quotas, cfg.Location); err != nil {
+		return nil, err
+	}
+	c := &configuration{names: make(map[string]target)}
+	for i := range quotas {
+		r, err := cfg.rules(&quotas[i], zones, history)
+		if err != nil {
+			return nil, fmt.Errorf("%w: quota %q: %w", ErrInvalidConfig, quotas[i].Name, err)
+		}
+		name, isTemplate := strings.CutSuffix(quotas[i].Name, "*")
+		for _, alias := range append([]string{quotas[i].Name}, quotas[i].Aliases...) {
+			if isTemplate {
+				c.templates = append(c.templates, template{strings.TrimSuffix(alias, "*"), name, r})
+			} else {
+				c.names[alias] = target{name, r}
+			}
+		}
+	}
+	slices.SortStableFunc(c.templates, func(x, y template) int { return len(y.prefix) - len(x.prefix) })
+	return c, nil
+}
+
+// rules fills in every default of a quota's limits.
+func (cfg *Config) rules(q *Quota, zones *zones, history func(string) []DaySummary) (*rules, error) {
+	r := &rules{
+		template: strings.HasSuffix(q.Name, "*"), ttl: cfg.ReservationTTL, onExpiry: cfg.OnExpiry, location: cfg.Location,
+		zone: zones.load, history: history,
+	}
+	for _, limit := range q.Limits {
+		limit.Unit, limit.Window = limit.unit(), limit.Window.in(cfg.Location)
+		rule := limitRule{Limit: limit, text: limit.String()}
+		location, err := zones.load(limit.Window.zone)
+		if err != nil {
+			return nil, err
+		}
+		rule.location = location
+		rule.thresholds = cfg.thresholds(limit)
+		r.limits = append(r.limits, rule)
+		if limit.Estimate == 0 {
+			continue
+		}
+		if i := find(r.estimates, limit.Unit); i >= 0 {
+			r.estimates[i].N = max(r.estimates[i].N, limit.Estimate)
+		} else {
+			r.estimates = append(r.estimates, Amount{limit.Unit, limit.Estimate})
+		}
+	}
+	return r, nil
+}
+
+// thresholds are those at which a limit alerts, ascending.
+func (cfg *Config) thresholds(limit Limit) []int {
+	if limit.NoAlerts || limit.Window.kind == kindInFlight {
+		return nil
+	}
+	list := limit.AlertThresholds
+	if len(list) == 0 {
+		if limit.Window.length != 0 && limit.Window.length < time.Hour {
+			return nil
+		}
+		list = cfg.AlertThresholds
+	}
+	list = slices.Clone(list)
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// zones keeps the time zones that have been loaded.
+type zones struct {
+	mu     sync.Mutex // protects loaded
+	loaded map[string]*time.Location
+}
+
+// load returns a zone by its name; "" is UTC.
+func (z *zones) load(name string) (*time.Location, error) {
+	if name == "" {
+		return time.UTC, nil
+	}
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if found, ok := z.loaded[name]; ok {
+		return found, nil
+	}
+	loaded, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, err
+	}
+	if z.loaded == nil {
+		z.loaded = make(map[string]*time.Location)
+	}
+	z.loaded[name] = loaded
+	return loaded, nil
+}

@@ -1,0 +1,232 @@
+package quota
+
+import (
+	"hash/maphash"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+)
+
+// An entry is one quota in memory.
+type entry struct {
+	name string
+
+	mu         sync.Mutex // protects everything below
+	book       *Book
+	rules      *rules
+	configured bool   // by the current configuration
+	gone       bool   // it has been dropped: look it up again
+	unsaved    bool   // it is on the saver's list
+	due        int64  // when the timer looks at it; 0: it does not
+	seen       uint64 // which save of a shared state book shows
+	fetched    int64  // when that was read
+	installs   uint64 // how many updates have replaced book
+}
+
+// A page is one quota's book, opened for an operation and brought to its time.
+type page struct {
+	entry *entry
+	book  *Book
+	now   int64
+}
+
+// A directory finds entries by canonical name. Those of configured names are found without a lock.
+type directory struct {
+	fixed  atomic.Pointer[map[string]*entry] // by name and alias, without templates
+	seed   maphash.Seed
+	shards [64]shard
+}
+
+type shard struct {
+	mu     sync.RWMutex // protects byName
+	byName map[string]*entry
+}
+
+func (d *directory) shard(name string) *shard {
+	return &d.shards[maphash.String(d.seed, name)%uint64(len(d.shards))]
+}
+
+// find returns the entry of a canonical name, nil when there is none.
+func (d *directory) find(name string) *entry {
+	s := d.shard(name)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.byName[name]
+}
+
+// add returns the entry of a canonical name and makes it if there is none.
+func (d *directory) add(name string, r *rules, configured bool) *entry {
+	if e := d.find(name); e != nil {
+		return e
+	}
+	s := d.shard(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.byName[name]; e != nil {
+		return e
+	}
+	e := &entry{name: name, rules: r, configured: configured, book: &Book{name: name}}
+	if s.byName == nil {
+		s.byName = make(map[string]*entry)
+	}
+	s.byName[name] = e
+	return e
+}
+
+// drop removes an entry that nothing counts in any more. Its lock is held.
+func (d *directory) drop(e *entry) {
+	e.gone = true
+	s := d.shard(e.name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byName[e.name] == e {
+		delete(s.byName, e.name)
+	}
+}
+
+// all returns every entry, by name.
+func (d *directory) all() []*entry {
+	var list []*entry
+	for i := range d.shards {
+		s := &d.shards[i]
+		s.mu.RLock()
+		for _, e := range s.byName {
+			list = append(list, e)
+		}
+		s.mu.RUnlock()
+	}
+	slices.SortFunc(list, func(a, b *entry) int { return strings.Compare(a.name, b.name) })
+	return list
+}
+
+// fill makes the entries of a state that has been loaded.
+func (d *directory) fill(t *QuotaTracker, books map[string]*Book) {
+	d.seed = maphash.MakeSeed()
+	for name, book := range books {
+		if book == nil {
+			continue
+		}
+		book.name = name
+		e := d.add(name, t.bare, false)
+		e.book = book
+		for id := range book.holds.byID {
+			t.ids.add(id, []string{name})
+		}
+	}
+}
+
+// configure gives every entry the rules of its name, makes those of configured names, and returns the names of the
+// entries that have a book to apply them to.
+func (d *directory) configure(t *QuotaTracker, c *configuration) []string {
+	fixed := make(map[string]*entry, len(c.names))
+	for alias, found := range c.names {
+		fixed[alias] = d.add(found.name, found.rules, true)
+	}
+	var names []string
+	for _, e := range d.all() {
+		found, err := c.resolve(e.name)
+		// A canonical name that is an alias of another quota is not reachable under it.
+		configured := err == nil && found.name == e.name
+		e.mu.Lock()
+		e.configured = configured
+		if configured {
+			e.rules = found.rules
+			if !e.book.untouched() {
+				names = append(names, e.name)
+			}
+		}
+		e.mu.Unlock()
+	}
+	d.fixed.Store(&fixed)
+	return names
+}
+
+// lookup returns the entry of what a caller calls a quota. One of a template that nobody has used yet is made when
+// create is set; otherwise it is returned without being kept.
+func (t *QuotaTracker) lookup(name string, create bool) (*entry, error) {
+	if e, ok := (*t.entries.fixed.Load())[name]; ok {
+		return e, nil
+	}
+	found, err := t.current.Load().resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	if e := t.entries.find(found.name); e != nil {
+		return e, nil
+	}
+	if !create {
+		return &entry{name: found.name, rules: found.rules, configured: true, book: &Book{name: found.name}}, nil
+	}
+	return t.entries.add(found.name, found.rules, true), nil
+}
+
+// entryOf returns the entry of a canonical name, whether or not it is configured.
+func (t *QuotaTracker) entryOf(canonical string) *entry {
+	if e, ok := (*t.entries.fixed.Load())[canonical]; ok && e.name == canonical {
+		return e
+	}
+	if e := t.entries.find(canonical); e != nil {
+		return e
+	}
+	if found, err := t.current.Load().resolve(canonical); err == nil && found.name == canonical {
+		return t.entries.add(canonical, found.rules, true)
+	}
+	return t.entries.add(canonical, t.bare, false)
+}
+
+// openIDs remember which quotas the open reservations with a caller's ID hold, so that one ID is not used for two
+// reservations that have no quota in common. What they remember may be out of date: the books decide.
+type openIDs struct {
+	mu     sync.Mutex // protects what follows
+	quotas map[string][]string
+	sweep  int // the size at which the next sweep is due
+}
+
+func (o *openIDs) add(id string, quotas []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.quotas == nil {
+		o.quotas = make(map[string][]string)
+	}
+	for _, name := range quotas {
+		if !slices.Contains(o.quotas[id], name) {
+			o.quotas[id] = append(slices.Clone(o.quotas[id]), name)
+		}
+	}
+}
+
+func (o *openIDs) of(id string) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.quotas[id]
+}
+
+func (o *openIDs) remove(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.quotas, id)
+}
+
+const leastSweep = 1024
+
+// crowded reports whether it has grown to twice what the last sweep left, and returns what to look at.
+func (o *openIDs) crowded() map[string][]string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.quotas) < max(leastSweep, o.sweep) {
+		return nil
+	}
+	o.sweep = 2 * len(o.quotas)
+	copied := make(map[string][]string, len(o.quotas))
+	for id, names := range o.quotas {
+		copied[id] = names
+	}
+	return copied
+}
+
+func (o *openIDs) swept() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sweep = 2 * len(o.quotas)
+}

@@ -1,0 +1,266 @@
+package quota
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+)
+
+// rally lets callers that have just been woken add their next calls to the save that is about to start: without it
+// every second save would find half of them. size tells how many there are; it has grown as long as they still come.
+func rally(size func() int) {
+	for before := -1; ; {
+		now := size()
+		if now == before {
+			return
+		}
+		before = now
+		runtime.Gosched()
+	}
+}
+
+// A saver makes the changes of one tracker durable in a Persistence that is its alone. The tracker's memory is the
+// state: whatever could not be saved stays in it and goes out with the next save. Changes that come while a save runs
+// are saved together by the next one.
+type saver struct {
+	tracker *QuotaTracker
+	store   Persistence
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	mu       sync.Mutex // protects what follows; taken while an entry is locked, never the other way round
+	dirty    []*entry
+	dropped  []string
+	upcoming *saveBatch
+	running  bool
+	failed   error // of the last save
+	armed    bool  // FlushInterval: the timer is set
+	disarm   func() bool
+	closed   bool
+
+	state *State // what the last save was given; touched by the running save alone
+}
+
+// A saveBatch is one save and those who wait for it.
+type saveBatch struct {
+	done    chan struct{}
+	err     error // valid when done is closed
+	callers int
+}
+
+func newSaver(t *QuotaTracker, state *State) *saver {
+	s := &saver{tracker: t, store: t.cfg.Persistence, state: &State{
+		Generation: state.Generation, Books: make(map[string]*Book, len(state.Books)),
+	}}
+	for name, book := range state.Books {
+		if book != nil {
+			s.state.Books[name] = book.clone()
+		}
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+func (s *saver) lazy() bool { return s.tracker.cfg.FlushInterval > 0 }
+
+// note puts an entry, whose lock is held, on the list of what the next save has to save.
+func (s *saver) note(e *entry) {
+	if e.unsaved {
+		return
+	}
+	e.unsaved = true
+	s.mu.Lock()
+	s.dirty = append(s.dirty, e)
+	s.mu.Unlock()
+}
+
+// drop removes a book with the next save.
+func (s *saver) drop(name string) {
+	s.mu.Lock()
+	s.dropped = append(s.dropped, name)
+	s.mu.Unlock()
+}
+
+// next returns the batch that saves what has been noted. With FlushInterval it returns nil, and the timer saves.
+func (s *saver) next() *saveBatch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.lazy() {
+		return s.begin()
+	}
+	s.arm()
+	return nil
+}
+
+// begin joins or opens the upcoming batch. The saver is locked.
+func (s *saver) begin() *saveBatch {
+	if s.upcoming == nil {
+		s.upcoming = &saveBatch{done: make(chan struct{})}
+	}
+	s.upcoming.callers++
+	if !s.running {
+		s.running = true
+		go s.run()
+	}
+	return s.upcoming
+}
+
+// arm sets the timer of FlushInterval. The saver is locked.
+func (s *saver) arm() {
+	if s.armed || s.closed {
+		return
+	}
+	s.armed = true
+	s.disarm = s.tracker.cfg.Clock.AfterFunc(s.tracker.cfg.FlushInterval, func() {
+		s.mu.Lock()
+		s.armed = false
+		if s.closed {
+			s.mu.Unlock()
+			return
+		}
+		batch := s.begin()
+		s.mu.Unlock()
+		if err := s.wait(s.ctx, batch); err != nil {
+			s.tracker.cfg.Logger.Error("quota: saving failed, reservations are refused until it succeeds", "error", err)
+			s.mu.Lock()
+			s.arm()
+			s.mu.Unlock()
+		}
+	})
+}
+
+func (s *saver) wait(ctx context.Context, batch *saveBatch) error {
+	select {
+	case <-batch.done:
+		return batch.err
+	case <-ctx.Done():
+		select {
+		case <-batch.done:
+			return batch.err
+		default:
+			return ctx.Err()
+		}
+	}
+}
+
+// run saves batch after batch until there is none.
+func (s *saver) run() {
+	for {
+		rally(func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if s.upcoming == nil {
+				return 0
+			}
+			return s.upcoming.callers
+		})
+		alerts := s.tracker.alerts.saving() // before the entries: what crossed is among them
+		s.mu.Lock()
+		batch, dirty, dropped := s.upcoming, s.dirty, s.dropped
+		if batch == nil {
+			s.running = false
+			s.mu.Unlock()
+			return
+		}
+		s.upcoming, s.dirty, s.dropped = nil, nil, nil
+		s.mu.Unlock()
+		batch.err = s.save(dirty, dropped)
+		if batch.err == nil {
+			s.tracker.alerts.saved(alerts)
+		}
+		s.mu.Lock()
+		s.failed = batch.err
+		if batch.err != nil {
+			s.dropped = append(s.dropped, dropped...)
+		}
+		s.mu.Unlock()
+		close(batch.done)
+	}
+}
+
+// save hands copies of the entries' books to the Persistence.
+func (s *saver) save(dirty []*entry, dropped []string) error {
+	finished := map[string][]DaySummary{}
+	for _, name := range dropped {
+		delete(s.state.Books, name)
+	}
+	for _, e := range dirty {
+		e.mu.Lock()
+		e.unsaved = false
+		if days := e.book.takeFinished(); len(days) > 0 {
+			finished[e.name] = days
+		}
+		if e.gone || e.book.untouched() {
+			delete(s.state.Books, e.name)
+		} else {
+			s.state.Books[e.name] = e.book.clone()
+		}
+		e.mu.Unlock()
+	}
+	s.state.Version = stateVersion
+	s.state.Generation++
+	s.state.UpdatedAt = instant(s.tracker.now())
+	s.state.History = s.tracker.past.take(finished)
+	err := s.store.Save(s.ctx, s.state)
+	if err == nil {
+		return nil
+	}
+	for _, e := range dirty {
+		e.mu.Lock()
+		s.note(e)
+		e.mu.Unlock()
+	}
+	return err
+}
+
+// failing returns why the last flush failed, while calls return before they are saved.
+func (s *saver) failing() error {
+	if !s.lazy() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+// flush saves what has not been saved.
+func (s *saver) flush(ctx context.Context) error {
+	s.mu.Lock()
+	if len(s.dirty) == 0 && len(s.dropped) == 0 && s.upcoming == nil && !s.running {
+		s.mu.Unlock()
+		return nil
+	}
+	batch := s.begin()
+	s.mu.Unlock()
+	if err := s.wait(ctx, batch); err != nil {
+		return asNotSaved(err)
+	}
+	return nil
+}
+
+// close flushes, and ends the goroutine that saves.
+func (s *saver) close(ctx context.Context) error {
+	s.mu.Lock()
+	s.closed = true
+	if s.disarm != nil {
+		s.disarm()
+	}
+	s.mu.Unlock()
+	err := s.flush(ctx)
+	s.cancel()
+	return err
+}
+
+// pause is how long the tracker waits before it tries again to save usage that it could not save.
+const pause = time.Second
+
+func insertNames(names []string, more []string) []string {
+	for _, name := range more {
+		if at, found := slices.BinarySearch(names, name); !found {
+			names = slices.Insert(names, at, name)
+		}
+	}
+	return names
+}

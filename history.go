@@ -1,0 +1,200 @@
+package quota
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// pastDays is the history file. It is not changed once others can see it.
+type pastDays struct {
+	days map[string][]DaySummary
+	info os.FileInfo // nil: there is no file
+}
+
+// historyPath returns where the finished days of the state at target are kept.
+func historyPath(target string) string {
+	if name, ok := strings.CutSuffix(target, "_state.json"); ok {
+		return name + "_history.json"
+	}
+	return target + ".history"
+}
+
+// history returns all finished days that have been saved, oldest first. The result belongs to the caller.
+func (f *JSONFile) history() (map[string][]DaySummary, error) {
+	target, err := f.resolve()
+	if err != nil {
+		return nil, err
+	}
+	past, err := f.readPast(historyPath(target))
+	if err != nil {
+		return nil, fmt.Errorf("quota: %w", err)
+	}
+	return mergeHistory(past.days, nil), nil
+}
+
+// readPast returns the history file, read again only when it is another one than before.
+func (f *JSONFile) readPast(path string) (*pastDays, error) {
+	f.mu.RLock()
+	known := f.past
+	f.mu.RUnlock()
+	if info, err := os.Stat(path); err == nil && known != nil && sameFile(info, known.info) {
+		return known, nil
+	}
+	past := &pastDays{}
+	data, info, err := readFile(path)
+	if err == nil {
+		past.info = info
+		past.days, err = decodeHistory(data)
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, path)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	f.setPast(past)
+	return past, nil
+}
+
+func (f *JSONFile) setPast(past *pastDays) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.past = past
+}
+
+// pastDays returns the history file; one that cannot be read is set aside.
+func (c *cycle) pastDays() (*pastDays, error) {
+	path := historyPath(c.target)
+	past, err := c.f.readPast(path)
+	if !errors.Is(err, ErrCorruptState) || c.f.isStrict() {
+		return past, err
+	}
+	aside, asideErr := c.setAside(path)
+	if asideErr != nil {
+		return nil, asideErr
+	}
+	c.f.tell("the finished days could not be read (%v), set aside as %s: days before today may be missing", err, aside)
+	past = &pastDays{}
+	c.f.setPast(past)
+	return past, nil
+}
+
+// saveHistory makes days durable: beside those that are there, or, with add unset, in their place. A day that is there
+// already is replaced, so that a save repeated after a crash changes nothing.
+func (c *cycle) saveHistory(days map[string][]DaySummary, add bool) error {
+	past, err := c.pastDays()
+	if err != nil {
+		return err
+	}
+	if add {
+		days = mergeHistory(past.days, days)
+	}
+	data, err := encodeHistory(days)
+	if err != nil {
+		return fmt.Errorf("encode the finished days: %w", err)
+	}
+	if !add {
+		before, err := encodeHistory(past.days)
+		if err == nil && bytes.Equal(before, data) && !c.f.pastUnsettled {
+			return nil
+		}
+	}
+	path := historyPath(c.target)
+	if len(data) > c.f.limit {
+		return fmt.Errorf("%s: the finished days have %d bytes, more than the %d that are read again", path, len(data), c.f.limit)
+	}
+	info, err := c.replace(path, data, nil)
+	if err != nil {
+		return err
+	}
+	c.f.setPast(&pastDays{days: days, info: info})
+	c.f.pastUnsettled = true
+	if err := c.f.files.syncDir(c.f.dir); err != nil {
+		return fileError("sync the directory", filepath.Dir(path), err)
+	}
+	c.f.pastUnsettled = false
+	return nil
+}
+
+// mergeHistory returns copies of both, of each quota the last days, oldest first. What more says of a day counts.
+func mergeHistory(days, more map[string][]DaySummary) map[string][]DaySummary {
+	merged := make(map[string][]DaySummary, len(days)+len(more))
+	for _, from := range []map[string][]DaySummary{days, more} {
+		for name, list := range from {
+			if len(list) > 0 {
+				merged[name] = mergeDays(merged[name], list)
+			}
+		}
+	}
+	for _, list := range merged {
+		for i := range list {
+			list[i] = list[i].clone()
+		}
+	}
+	return merged
+}
+
+// encodeHistory returns the history file of days.
+func encodeHistory(days map[string][]DaySummary) ([]byte, error) {
+	if days == nil {
+		days = map[string][]DaySummary{}
+	}
+	body, err := json.MarshalIndent(days, "  ", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return seal(fmt.Appendf(nil, "{\n  \"version\": %d,\n  \"days\": %s", stateVersion, body)), nil
+}
+
+func decodeHistory(data []byte) (map[string][]DaySummary, error) {
+	fields, err := fieldsOf(data)
+	if newer := checkVersion(fields["version"]); errors.Is(newer, ErrNewerState) || err == nil {
+		err = newer
+	}
+	if errors.Is(err, ErrNewerState) {
+		return nil, err
+	}
+	if err == nil {
+		err = checkSeal(data, fields)
+	}
+	for key := range fields {
+		if err == nil && key != "version" && key != "days" && key != "checksum" {
+			err = fmt.Errorf("%q: it is not known", key)
+		}
+	}
+	var days map[string][]DaySummary
+	if err == nil {
+		days, err = decodeDays(fields["days"])
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCorruptState, err)
+	}
+	return days, nil
+}
+
+// decodeDays reads finished days and refuses what no day can have.
+func decodeDays(data []byte) (map[string][]DaySummary, error) {
+	if data == nil {
+		return nil, errors.New("it has no days")
+	}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	var days map[string][]DaySummary
+	if err := dec.Decode(&days); err != nil {
+		return nil, err
+	}
+	for name, list := range days {
+		for i := range list {
+			if err := list[i].check(); err != nil {
+				return nil, fmt.Errorf("%q: %w", name, err)
+			}
+		}
+	}
+	return mergeHistory(days, nil), nil
+}

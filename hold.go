@@ -1,0 +1,294 @@
+package quota
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// ExpiryPolicy says what becomes of a reservation that nobody has settled by its TTL.
+type ExpiryPolicy uint8
+
+const (
+	// ChargeExpired charges what was held, marked as estimated: the outcome of a call whose process died is not known,
+	// and the promise is never to over-admit. A late Commit or Release corrects it.
+	ChargeExpired ExpiryPolicy = iota
+	// ReleaseExpired gives back what was held. A late Commit is charged in full.
+	ReleaseExpired
+)
+
+// A holdKey names a hold for ever: the tracker that granted it and its number there.
+type holdKey struct{ writer, number uint64 }
+
+// text is the form in which the key leaves the library, with the name of a quota that holds it.
+func (k holdKey) text(quota string) string {
+	return strconv.FormatUint(k.writer, 36) + "-" + strconv.FormatUint(k.number, 36) + "@" + quota
+}
+
+// parseHoldKey is the inverse of holdKey.text.
+func parseHoldKey(text string) (key holdKey, quota string, ok bool) {
+	key1, quota, found := strings.Cut(text, "@")
+	writer, number, dashed := strings.Cut(key1, "-")
+	if !found || !dashed {
+		return holdKey{}, "", false
+	}
+	var errWriter, errNumber error
+	key.writer, errWriter = strconv.ParseUint(writer, 36, 64)
+	key.number, errNumber = strconv.ParseUint(number, 36, 64)
+	return key, quota, errWriter == nil && errNumber == nil
+}
+
+// A hold is what one reservation has set aside in one quota.
+type hold struct {
+	key     holdKey
+	id      string   // the caller's; "": made up
+	name    string   // the name the caller used for the quota that admitted it
+	quotas  []string // canonical names, when there are several
+	amounts []Amount // still held
+	asked   []Amount // as granted, when amounts has shrunk since
+	granted int64    // 0: in no window that still stands
+	expires int64
+	ttl     int64
+	charged int64 // when it expired, and was charged; 0: open
+
+	released     bool // it expired, and was given back
+	slot         int  // in the expiry heap
+	older, newer *hold
+}
+
+// plain holds are those that matching usage may use up.
+func (h *hold) plain() bool { return h.id == "" && h.quotas == nil }
+
+// granted amounts, before anything shrank them.
+func (h *hold) original() []Amount {
+	if h.asked != nil {
+		return h.asked
+	}
+	return h.amounts
+}
+
+func (h *hold) empty() bool {
+	for i := range h.amounts {
+		if h.amounts[i].N > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// holds are the open holds of one quota, found by key, by ID, by age and by expiry, and those that have expired and may
+// still be corrected.
+type holds struct {
+	open    map[holdKey]*hold
+	byID    map[string]*hold // those with a caller's ID
+	plain   line             // by age
+	other   line             // by age
+	expiry  expiryHeap
+	expired map[holdKey]*hold
+	ended   line    // the expired ones, by expiry
+	spare   []*hold // to be used again
+}
+
+// A line is a list of holds, oldest first.
+type line struct{ oldest, newest *hold }
+
+func (l *line) add(h *hold) {
+	h.older, h.newer = l.newest, nil
+	if l.newest != nil {
+		l.newest.newer = h
+	} else {
+		l.oldest = h
+	}
+	l.newest = h
+}
+
+func (l *line) remove(h *hold) {
+	if h.older != nil {
+		h.older.newer = h.newer
+	} else {
+		l.oldest = h.newer
+	}
+	if h.newer != nil {
+		h.newer.older = h.older
+	} else {
+		l.newest = h.older
+	}
+	h.older, h.newer = nil, nil
+}
+
+func (s *holds) lineOf(h *hold) *line {
+	if h.plain() {
+		return &s.plain
+	}
+	return &s.other
+}
+
+// blank returns a hold to fill in and add.
+func (s *holds) blank() *hold {
+	if n := len(s.spare); n > 0 {
+		h := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return h
+	}
+	return &hold{}
+}
+
+const mostSpare = 256
+
+func (s *holds) recycle(h *hold) {
+	if len(s.spare) < mostSpare {
+		*h = hold{amounts: h.amounts[:0]}
+		s.spare = append(s.spare, h)
+	}
+}
+
+func (s *holds) add(h *hold) {
+	if s.open == nil {
+		s.open = make(map[holdKey]*hold)
+	}
+	s.open[h.key] = h
+	if h.id != "" {
+		if s.byID == nil {
+			s.byID = make(map[string]*hold)
+		}
+		s.byID[h.id] = h
+	}
+	s.lineOf(h).add(h)
+	heap.Push(&s.expiry, h)
+}
+
+// remove takes an open hold out. It stays valid until it is recycled or remembered as expired.
+func (s *holds) remove(h *hold) {
+	delete(s.open, h.key)
+	if h.id != "" {
+		delete(s.byID, h.id)
+	}
+	s.lineOf(h).remove(h)
+	heap.Remove(&s.expiry, h.slot)
+}
+
+func (s *holds) extend(h *hold, expires int64) {
+	h.expires = expires
+	heap.Fix(&s.expiry, h.slot)
+}
+
+// nextExpiry is when the next open hold expires, 0 when none is open.
+func (s *holds) nextExpiry() int64 {
+	if len(s.expiry) == 0 {
+		return 0
+	}
+	return s.expiry[0].expires
+}
+
+// remember keeps an expired hold, so that a late settlement can correct what it was charged.
+func (s *holds) remember(h *hold) {
+	if s.expired == nil {
+		s.expired = make(map[holdKey]*hold)
+	}
+	s.expired[h.key] = h
+	s.ended.add(h)
+}
+
+func (s *holds) forget(h *hold) {
+	delete(s.expired, h.key)
+	s.ended.remove(h)
+}
+
+// each visits every open hold, by age in either line.
+func (s *holds) each(visit func(*hold) bool) {
+	for _, l := range [2]*line{&s.plain, &s.other} {
+		for h := l.oldest; h != nil; h = h.newer {
+			if !visit(h) {
+				return
+			}
+		}
+	}
+}
+
+// inOrder returns the open holds by age of both lines.
+func (s *holds) inOrder() []*hold {
+	list := make([]*hold, 0, len(s.open))
+	for h := range s.each {
+		list = append(list, h)
+	}
+	slices.SortStableFunc(list, func(a, b *hold) int { return cmp.Compare(a.granted, b.granted) })
+	return list
+}
+
+// expiryHeap orders open holds by when they expire.
+type expiryHeap []*hold
+
+func (e expiryHeap) Len() int           { return len(e) }
+func (e expiryHeap) Less(i, j int) bool { return e[i].expires < e[j].expires }
+func (e expiryHeap) Swap(i, j int) {
+	e[i], e[j] = e[j], e[i]
+	e[i].slot, e[j].slot = i, j
+}
+
+func (e *expiryHeap) Push(x any) {
+	h := x.(*hold)
+	h.slot = len(*e)
+	*e = append(*e, h)
+}
+
+func (e *expiryHeap) Pop() any {
+	last := len(*e) - 1
+	h := (*e)[last]
+	(*e)[last] = nil
+	*e = (*e)[:last]
+	return h
+}
+
+// A settledID remembers, until then, that an ID has been settled.
+type settledID struct {
+	id     string
+	forget int64
+}
+
+// settledIDs refuse an ID that has been settled until no retry can arrive any more.
+type settledIDs struct {
+	until map[string]int64
+	queue []settledID // in the order they were settled
+	head  int         // of queue: those before it are forgotten
+}
+
+func (s *settledIDs) add(id string, forget int64) {
+	if s.until == nil {
+		s.until = make(map[string]int64)
+	}
+	s.until[id] = forget
+	s.queue = append(s.queue, settledID{id, forget})
+}
+
+func (s *settledIDs) has(id string) bool {
+	_, ok := s.until[id]
+	return ok
+}
+
+// list returns what is remembered, oldest first.
+func (s *settledIDs) list() []settledID { return s.queue[s.head:] }
+
+// sweep forgets what is due. An ID behind one that is kept longer waits for it.
+func (s *settledIDs) sweep(now int64) {
+	for s.head < len(s.queue) && s.queue[s.head].forget <= now {
+		if due := s.queue[s.head]; s.until[due.id] == due.forget {
+			delete(s.until, due.id)
+		}
+		s.queue[s.head] = settledID{}
+		s.head++
+	}
+	if s.head > len(s.queue)/2 {
+		s.queue = s.queue[:copy(s.queue, s.queue[s.head:])]
+		s.head = 0
+	}
+}
+
+// How long a settled ID and an expired hold are remembered.
+const (
+	rememberSettled = int64(time.Hour)
+	rememberExpired = int64(24 * time.Hour)
+	mostRemembered  = 90 * rememberExpired
+)

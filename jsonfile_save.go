@@ -1,0 +1,419 @@
+package quota
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+)
+
+// fileOps are the steps of a save; tests put failing ones in their place.
+type fileOps struct {
+	create  func(path string) (tempFile, error) // a temporary file beside path
+	link    func(from, to string) error
+	rename  func(from, to string) error
+	syncDir func(dir *os.File) error
+	mark    func(sign *os.File, text string) error // writes the lock file's text
+}
+
+// A tempFile is what replaces a file once it is complete. Cleanup closes and removes it.
+type tempFile interface {
+	Name() string
+	Write(p []byte) (int, error)
+	Sync() error
+	Stat() (os.FileInfo, error)
+	Close() error
+	Cleanup() error
+}
+
+func systemFiles() fileOps {
+	return fileOps{
+		create:  newTempFile,
+		link:    os.Link,
+		rename:  renameFile,
+		syncDir: syncDir,
+		mark: func(sign *os.File, text string) error {
+			_, err := sign.WriteAt([]byte(text), 0)
+			return err
+		},
+	}
+}
+
+// A cycle is one turn with the state: nobody else in this process, and nobody else who respects the lock, is in one.
+type cycle struct {
+	f      *JSONFile
+	target string
+	sign   lockSign
+	text   string // of the lock file, as it was found
+}
+
+// cycle runs do with the state to itself. The wait for it ends with ctx, and after f.bound in any case.
+func (f *JSONFile) cycle(ctx context.Context, do func(*cycle) error) error {
+	target, err := f.resolve()
+	if err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, f.bound)
+	defer cancel()
+	if ctx.Err() != nil {
+		return notSaved(fileError("lock", target+lockSuffix, ctx.Err()))
+	}
+	select {
+	case f.turn <- struct{}{}:
+	case <-bounded.Done():
+		return f.notLocked(ctx, target, "another call in this process holds the file")
+	}
+	defer func() { <-f.turn }()
+	f.retain()
+	defer f.letGo()
+
+	if err := f.openDir(target); err != nil {
+		return err
+	}
+	lock, err := takeLock(bounded, target+lockSuffix, false)
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return f.notLocked(ctx, target, "another process or tracker holds it")
+	}
+	if err != nil {
+		return notSaved(fileError("lock", target+lockSuffix, err))
+	}
+	defer func() { _ = lock.Unlock() }()
+
+	c := &cycle{f: f, target: target}
+	if err := f.openSign(target + signSuffix); err != nil {
+		return notSaved(fileError("open", target+signSuffix, err))
+	}
+	c.sign, c.text = readSign(f.sign)
+	return do(c)
+}
+
+// notLocked says why the lock was not to be had: the caller's context, or the bound.
+func (f *JSONFile) notLocked(ctx context.Context, target, who string) error {
+	if ctx.Err() != nil {
+		return notSaved(fmt.Errorf("lock %s: %s: %w", target+lockSuffix, who, ctx.Err()))
+	}
+	return notSaved(fmt.Errorf("lock %s: not to be had within %v, %s", target+lockSuffix, f.bound, who))
+}
+
+// retain keeps the descriptors open until the matching letGo.
+func (f *JSONFile) retain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.users++
+}
+
+func (f *JSONFile) letGo() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.users--; f.users == 0 {
+		closeFile(f.dir)
+		closeFile(f.sign)
+		f.dir, f.sign = nil, nil
+	}
+}
+
+func closeFile(file *os.File) {
+	if file != nil {
+		_ = file.Close()
+	}
+}
+
+// openDir makes sure that f.dir is the directory that the path names now; it creates one that is missing.
+func (f *JSONFile) openDir(target string) error {
+	dir := filepath.Dir(target)
+	stands, err := os.Stat(dir)
+	if err == nil && isOpen(f.dir, stands) {
+		return nil
+	}
+	if err := makeDirs(dir, f.files.syncDir); err != nil {
+		return notSaved(err)
+	}
+	file, err := openDir(dir)
+	if err != nil {
+		return notSaved(fileError("open", dir, err))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	closeFile(f.dir)
+	f.dir = file
+	return nil
+}
+
+// openSign does the same for the file with the generation.
+func (f *JSONFile) openSign(path string) error {
+	stands, err := os.Stat(path)
+	if err == nil && isOpen(f.sign, stands) {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	closeFile(f.sign)
+	f.sign = file
+	return nil
+}
+
+func (f *JSONFile) closeSign() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	closeFile(f.sign)
+	f.sign = nil
+}
+
+func isOpen(file *os.File, stands os.FileInfo) bool {
+	if file == nil {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && os.SameFile(info, stands)
+}
+
+// makeDirs creates what is missing of dir, and makes that durable.
+func makeDirs(dir string, sync func(*os.File) error) error {
+	if info, err := os.Stat(dir); err == nil {
+		if !info.IsDir() {
+			return fileError("use", dir, syscall.ENOTDIR)
+		}
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fileError("use", dir, err)
+	}
+	parent := filepath.Dir(dir)
+	if err := makeDirs(parent, sync); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fileError("create", dir, err)
+	}
+	file, err := openDir(parent)
+	if err != nil {
+		return fileError("open", parent, err)
+	}
+	defer closeFile(file)
+	if err := sync(file); err != nil {
+		return fileError("sync the directory", parent, err)
+	}
+	return nil
+}
+
+// publish saves base with what has changed in it: the finished days first, then the state.
+func (c *cycle) publish(base *snapshot, changes *changes) error {
+	next := &snapshot{books: base.books}
+	days := base.days
+	if changes != nil {
+		next.books = changes.books
+		days = mergeHistory(days, changes.finished)
+	}
+	if len(days) > 0 {
+		if err := c.saveHistory(days, true); err != nil {
+			return notSaved(err)
+		}
+	}
+	_, err := c.save(base, next, 0)
+	return err
+}
+
+// save makes next the state, under a generation that is at least generation. applied tells that it stands in the file,
+// although an error says that it may not be durable.
+func (c *cycle) save(base, next *snapshot, generation uint64) (applied bool, err error) {
+	f := c.f
+	next.generation = max(generation, max(base.generation, c.sign.certain())+1)
+	if next.updatedAt.IsZero() {
+		next.updatedAt = f.time()
+	}
+	if err := next.encodeMissing(); err != nil {
+		return false, notSaved(err)
+	}
+	data := next.encode()
+	if len(data) > f.limit {
+		return false, fmt.Errorf("%w: %s: the state has %d bytes, more than the %d that are read again",
+			ErrNotSaved, c.target, len(data), f.limit)
+	}
+	marked := false
+	_, err = c.replace(c.target, data, func(temp os.FileInfo) error {
+		next.info = temp
+		if err := c.keepBackup(base); err != nil {
+			return err
+		}
+		// Readers without the lock look twice from here on: at any instant the file may be the old or the new one.
+		marked = true
+		if err := f.files.mark(f.sign, lockSign{next.generation, true}.text()); err != nil {
+			return fileError("write", c.target+signSuffix, err)
+		}
+		return nil
+	})
+	if err != nil {
+		if marked {
+			c.unmark(next)
+		}
+		return false, notSaved(err)
+	}
+	f.remember(next)
+	f.unsettled = true
+	if err := f.files.syncDir(f.dir); err != nil {
+		return true, notSaved(fileError("sync the directory", filepath.Dir(c.target), err))
+	}
+	f.unsettled = false
+	// Should this fail, readers look twice until the next save; the state itself is durable.
+	_ = f.files.mark(f.sign, lockSign{next.generation, false}.text())
+	return true, nil
+}
+
+// unmark takes the mark of a save back that did not come about.
+func (c *cycle) unmark(next *snapshot) {
+	stands, err := os.Stat(c.target)
+	if err == nil && os.SameFile(stands, next.info) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.f.unsettled = true // the rename has failed and happened all the same, or nobody knows: the next cycle looks
+		return
+	}
+	text := c.text
+	if len(text) != signSize {
+		text = lockSign{}.text()
+	}
+	_ = c.f.files.mark(c.f.sign, text)
+}
+
+// replace puts data in the place of the file at path: a temporary file, its sync, what ready does, the rename. Each
+// attempt takes a new temporary file: the pages of one whose sync has failed may be marked clean without having been
+// written. The sync of the directory is the caller's.
+func (c *cycle) replace(path string, data []byte, ready func(temp os.FileInfo) error) (info os.FileInfo, err error) {
+	files := c.f.files
+	temp, err := files.create(path)
+	if err != nil {
+		return nil, fileError("create a temporary file beside", path, err)
+	}
+	defer func() {
+		if err != nil {
+			_ = temp.Cleanup()
+		}
+	}()
+	if _, err := temp.Write(data); err != nil {
+		return nil, fileError("write", temp.Name(), err)
+	}
+	if err := temp.Sync(); err != nil {
+		return nil, fileError("sync", temp.Name(), err)
+	}
+	if info, err = temp.Stat(); err != nil {
+		return nil, fileError("stat", temp.Name(), err)
+	}
+	if err := temp.Close(); err != nil {
+		return nil, fileError("close", temp.Name(), err)
+	}
+	if ready != nil {
+		if err := ready(info); err != nil {
+			return nil, err
+		}
+	}
+	if err := files.rename(temp.Name(), path); err != nil {
+		err = fileError("rename a temporary file to", path, err)
+		if errors.Is(err, syscall.EBUSY) {
+			err = fmt.Errorf("%w: a single file that is mounted cannot be replaced, mount its directory instead", err)
+		}
+		return nil, err
+	}
+	return info, nil
+}
+
+// keepBackup makes .bak a second name of the state that is about to be replaced. The state keeps its own throughout.
+func (c *cycle) keepBackup(base *snapshot) error {
+	if base.info == nil {
+		return nil // nothing stands in the state's place, or nothing that should
+	}
+	f, path := c.f, c.target+backupSuffix
+	if info, err := os.Lstat(path); err == nil {
+		if os.SameFile(info, base.info) {
+			return nil
+		}
+		if !sameFile(info, f.backup) && isNewer(path) {
+			return fmt.Errorf("%w: %s", ErrNewerState, path)
+		}
+	}
+	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	err := f.files.link(c.target, temp)
+	if errors.Is(err, fs.ErrExist) {
+		_ = os.Remove(temp)
+		err = f.files.link(c.target, temp)
+	}
+	if linkUnsupported(err) {
+		return nil
+	}
+	if err != nil {
+		return fileError("link "+c.target+" to", temp, err)
+	}
+	if err := f.files.rename(temp, path); err != nil {
+		_ = os.Remove(temp)
+		return fileError("rename a temporary file to", path, err)
+	}
+	f.backup = base.info
+	return nil
+}
+
+// leftovers lists the temporary files of processes that were killed. Only whoever has the lock may call them that.
+func (c *cycle) leftovers() []string {
+	dir := filepath.Dir(c.target)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for _, entry := range entries {
+		name := entry.Name()
+		if name == "."+filepath.Base(c.target)+backupSuffix {
+			found = append(found, filepath.Join(dir, name))
+		}
+		for _, base := range []string{filepath.Base(c.target), filepath.Base(historyPath(c.target))} {
+			rest, ok := strings.CutPrefix(name, "."+base)
+			if ok && rest != "" && strings.Trim(rest, "-0123456789") == "" {
+				found = append(found, filepath.Join(dir, name))
+			}
+		}
+	}
+	return found
+}
+
+func (c *cycle) sweep() {
+	for _, path := range c.leftovers() {
+		_ = os.Remove(path) // what cannot be removed harms nobody
+	}
+}
+
+// clear removes every file of the state. The locks go last; whoever waits for them sees that they are gone.
+func (c *cycle) clear() error {
+	paths := c.leftovers()
+	dir := filepath.Dir(c.target)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return fileError("read", dir, err)
+	}
+	for _, entry := range entries {
+		for _, base := range []string{c.target, c.target + backupSuffix, historyPath(c.target)} {
+			if strings.HasPrefix(entry.Name(), filepath.Base(base)+corruptSuffix) {
+				paths = append(paths, filepath.Join(dir, entry.Name()))
+			}
+		}
+	}
+	paths = append(paths, historyPath(c.target), c.target+backupSuffix, c.target)
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("quota: %w", fileError("remove", path, err))
+		}
+	}
+	c.f.closeSign()
+	for _, path := range []string{c.target + signSuffix, c.target + lockSuffix, c.target + ownerSuffix} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && removesOpenFiles {
+			return fmt.Errorf("quota: %w", fileError("remove", path, err))
+		}
+	}
+	c.f.unsettled, c.f.pastUnsettled, c.f.backup = false, false, nil
+	if err := c.f.files.syncDir(c.f.dir); err != nil {
+		return fmt.Errorf("quota: %w", fileError("sync the directory", dir, err))
+	}
+	return nil
+}

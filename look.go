@@ -1,0 +1,183 @@
+package quota
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Decision is the answer to a question. It is advice: only a reservation decides.
+type Decision struct {
+	Allowed bool        `json:"allowed"`
+	Limit   LimitStatus `json:"limit"`             // refused: the limit that binds longest; allowed: the tightest one
+	RetryAt time.Time   `json:"retry_at,omitzero"` // when it would fit; zero: not known (only open holds are in the way)
+	Never   bool        `json:"never,omitempty"`   // larger than the limit itself: no wait helps
+	Err     error       `json:"-"`                 // exactly what Reserve would return
+}
+
+// CanUse reports whether a Reserve of the same amounts would be admitted now. An unknown name or an invalid amount is
+// not. Between the answer and a call others may take the room: only a reservation decides.
+func (t *QuotaTracker) CanUse(name string, amounts ...Amount) bool {
+	var few [8]Amount
+	list, err := gather(few[:0], amounts)
+	if err != nil {
+		return false
+	}
+	e, err := t.lookup(name, false)
+	if err != nil {
+		return false
+	}
+	now := t.view(e)
+	var room [8]Amount
+	refused := e.book.judge(e.rules.wanted(room[:0], list), now).refused
+	e.mu.Unlock()
+	return !refused
+}
+
+// Check is CanUse with reasons.
+func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
+	list, err := gather(nil, amounts)
+	if err != nil {
+		return Decision{Err: err}
+	}
+	e, err := t.lookup(name, false)
+	if err != nil {
+		return Decision{Err: err}
+	}
+	now := t.view(e)
+	defer e.mu.Unlock()
+	if v := e.book.judge(e.rules.wanted(nil, list), now); v.refused {
+		refusal := e.book.refusal(v, now)
+		return Decision{Limit: refusal.Limit, RetryAt: refusal.RetryAt, Never: refusal.Never, Err: refusal}
+	}
+	d := Decision{Allowed: true}
+	if tightest := e.book.tightest(); tightest >= 0 {
+		d.Limit = e.book.limitStatus(tightest, now)
+	}
+	return d
+}
+
+// ask returns how a quota would refuse so much now, nil when it would not.
+func (t *QuotaTracker) ask(canonical string, list []Amount) *ExceededError {
+	e := t.entryOf(canonical)
+	now := t.view(e)
+	defer e.mu.Unlock()
+	if v := e.book.judge(e.rules.wanted(nil, list), now); v.refused {
+		return e.book.refusal(v, now)
+	}
+	return nil
+}
+
+// view locks an entry, brings its book to the newest state that can be had without waiting, and to now.
+func (t *QuotaTracker) view(e *entry) (now int64) {
+	if t.shared.active() {
+		t.shared.freshen(e)
+	}
+	e.mu.Lock()
+	return e.book.advance(e.rules, t.now())
+}
+
+// Status returns how a quota stands; false when the name is unknown.
+func (t *QuotaTracker) Status(name string) (QuotaStatus, bool) {
+	e, err := t.lookup(name, false)
+	if err != nil {
+		return QuotaStatus{}, false
+	}
+	return t.status(e), true
+}
+
+func (t *QuotaTracker) status(e *entry) QuotaStatus {
+	now := t.view(e)
+	s := e.book.status(now)
+	e.mu.Unlock()
+	s.Waiting = t.waiters.in(e.name)
+	return s
+}
+
+// Summary returns how the named quotas stand, or all: those configured, and those of a template that are in use. Names
+// that are unknown are left out.
+func (t *QuotaTracker) Summary(names ...string) Summary {
+	s := Summary{At: instant(t.now()).In(t.cfg.Location), Quotas: []QuotaStatus{}}
+	if t.file != nil {
+		s.Recovered = t.file.recovered()
+	}
+	var list []*entry
+	if len(names) == 0 {
+		if t.shared.active() {
+			t.shared.freshenAll()
+		}
+		list = slices.DeleteFunc(t.entries.all(), func(e *entry) bool {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			return !e.configured || e.rules.template && e.book.untouched()
+		})
+	}
+	for _, name := range names {
+		if e, err := t.lookup(name, false); err == nil && !slices.Contains(list, e) {
+			list = append(list, e)
+		}
+	}
+	slices.SortFunc(list, func(a, b *entry) int { return strings.Compare(a.name, b.name) })
+	for _, e := range list {
+		s.Quotas = append(s.Quotas, t.status(e))
+	}
+	return s
+}
+
+// DisplayStatus returns Summary().String().
+func (t *QuotaTracker) DisplayStatus() string { return t.Summary().String() }
+
+// History returns the finished days of a quota, oldest first: the last 90 on which something happened. Quotas of a
+// template have none.
+func (t *QuotaTracker) History(name string) []DaySummary {
+	e, err := t.lookup(name, false)
+	if err != nil {
+		return nil
+	}
+	t.view(e)
+	finished := slices.Clone(e.book.finished)
+	e.mu.Unlock()
+	days := mergeDays(t.past.of(e.name), finished)
+	for i := range days {
+		days[i] = days[i].clone()
+	}
+	return days
+}
+
+// finishedDays are the finished days of every quota that are not in its book any more.
+type finishedDays struct {
+	tracker *QuotaTracker
+	mu      sync.Mutex // protects days
+	days    map[string][]DaySummary
+}
+
+// of returns those of one quota, not to be changed.
+func (p *finishedDays) of(name string) []DaySummary {
+	if p.tracker.file != nil && p.tracker.shared.active() {
+		if days, err := p.tracker.file.history(); err == nil {
+			return days[name]
+		}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.days[name]
+}
+
+// take adds days that have left their books, and returns the sum: a map that nobody changes any more.
+func (p *finishedDays) take(more map[string][]DaySummary) map[string][]DaySummary {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(more) == 0 {
+		return p.days
+	}
+	merged := make(map[string][]DaySummary, len(p.days)+len(more))
+	for name, days := range p.days {
+		merged[name] = days
+	}
+	for name, days := range more {
+		merged[name] = mergeDays(merged[name], days)
+	}
+	p.days = merged
+	return merged
+}

@@ -1,0 +1,385 @@
+package quota
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// A Request is everything that can be said about a reservation. Reserve, ReserveAny, ReserveAll and Wait are shorthand
+// for the common ones.
+type Request struct {
+	All     []string      // every one must admit
+	Any     []Candidate   // then the first of these that admits
+	Amounts []Amount      // for All, and for candidates without their own
+	ID      string        // the caller's task ID, so that a repeated call gets the same reservation; "": made up
+	TTL     time.Duration // 0: Config.ReservationTTL
+	MaxWait time.Duration // 0: do not wait; < 0: as long as ctx allows
+}
+
+// A Candidate is one of several quotas, with an estimate of its own.
+type Candidate struct {
+	Quota   string
+	Amounts []Amount // nil: those of the Request
+}
+
+// A Reservation is a handle to amounts set aside. It is settled once, by Commit or Release; what nobody settles expires.
+// Its methods are safe for concurrent use.
+type Reservation struct {
+	tracker *QuotaTracker
+	key     holdKey
+	id      string
+	name    string
+	quotas  []string
+	amounts []Amount
+	expires atomic.Int64
+	found   bool // by Reservation: another handle may exist
+	state   atomic.Uint32
+
+	one [1]string // room for quotas
+	few [4]Amount // room for amounts
+}
+
+const (
+	handleOpen uint32 = iota
+	handleBusy
+	handleSettled
+)
+
+// ID names the reservation, in this process and others: the caller's ID, or one made up.
+func (r *Reservation) ID() string {
+	if r.id != "" {
+		return r.id
+	}
+	return r.key.text(r.quotas[0])
+}
+
+// Quota is the name that the caller used for the quota that admitted it; without Any the first of All.
+func (r *Reservation) Quota() string { return r.name }
+
+// Quotas are the canonical names of all quotas that it holds.
+func (r *Reservation) Quotas() []string { return slices.Clone(r.quotas) }
+
+// Amounts are what was set aside in Quota when it was granted, estimates included.
+func (r *Reservation) Amounts() []Amount { return slices.Clone(r.amounts) }
+
+// ExpiresAt is when it expires unless it is settled or extended.
+func (r *Reservation) ExpiresAt() time.Time {
+	return instant(r.expires.Load()).In(r.tracker.cfg.Location)
+}
+
+// Reserve sets amounts aside in one quota before the work is dispatched: one request, unless a Requests amount says
+// otherwise, and what else is named or has an Estimate. Admission is all or nothing over every limit. A refusal matches
+// ErrExceeded and is an *ExceededError. After any error nothing is held.
+func (t *QuotaTracker) Reserve(ctx context.Context, name string, amounts ...Amount) (*Reservation, error) {
+	op := t.newAcquisition()
+	if err := op.ask(name, amounts, false); err != nil {
+		return nil, err
+	}
+	return t.acquire(ctx, op)
+}
+
+// ReserveAny is Reserve on the first of several quotas that admits. When none does, the error is the *ExceededError with
+// the soonest RetryAt, and unwraps to those of all.
+func (t *QuotaTracker) ReserveAny(ctx context.Context, names []string, amounts ...Amount) (*Reservation, error) {
+	op := t.newAcquisition()
+	for _, name := range names {
+		if err := op.ask(name, amounts, true); err != nil {
+			return nil, err
+		}
+	}
+	return t.acquire(ctx, op)
+}
+
+// ReserveAll is Reserve on all of several quotas, or none: a team's budget and a user's.
+func (t *QuotaTracker) ReserveAll(ctx context.Context, names []string, amounts ...Amount) (*Reservation, error) {
+	op := t.newAcquisition()
+	for _, name := range names {
+		if err := op.ask(name, amounts, false); err != nil {
+			return nil, err
+		}
+	}
+	return t.acquire(ctx, op)
+}
+
+// Wait is Reserve that waits until the quota admits, first come first served among those that wait. It is refused at
+// once when the amounts can never fit. When ctx ends, the error matches ctx.Err() and carries the *ExceededError.
+func (t *QuotaTracker) Wait(ctx context.Context, name string, amounts ...Amount) (*Reservation, error) {
+	op := t.newAcquisition()
+	if err := op.ask(name, amounts, false); err != nil {
+		return nil, err
+	}
+	return t.await(ctx, op, -1)
+}
+
+// Acquire reserves as the Request says: in all of All and in the first of Any that admits, or in none. With an ID, a
+// repeated call returns the same reservation while it is open (ErrIDConflict if the request differs), and ErrSettled
+// after it has been settled, for an hour or its TTL, whichever is longer; after it has expired it is admitted anew.
+// MaxWait makes it wait like Wait; it is then refused at once when the time to try again lies beyond it.
+func (t *QuotaTracker) Acquire(ctx context.Context, req Request) (*Reservation, error) {
+	switch {
+	case req.TTL < 0 || req.TTL > longest:
+		return nil, fmt.Errorf("%w: TTL must be positive and at most 100 years", ErrInvalidRequest)
+	case len(req.ID) > maxNameBytes || !printableName(req.ID):
+		return nil, fmt.Errorf("%w: an ID is valid UTF-8 without control characters, %d bytes at most",
+			ErrInvalidRequest, maxNameBytes)
+	}
+	op := t.newAcquisition()
+	op.id, op.ttl = req.ID, int64(req.TTL)
+	for _, name := range req.All {
+		if err := op.ask(name, req.Amounts, false); err != nil {
+			return nil, err
+		}
+	}
+	for _, candidate := range req.Any {
+		amounts := candidate.Amounts
+		if amounts == nil {
+			amounts = req.Amounts
+		}
+		if err := op.ask(candidate.Quota, amounts, true); err != nil {
+			return nil, err
+		}
+	}
+	if req.MaxWait != 0 {
+		return t.await(ctx, op, req.MaxWait)
+	}
+	return t.acquire(ctx, op)
+}
+
+// Reservation returns an open reservation by its ID: one that this process made, also before a restart, or another one
+// that shares the state. quotas say where to look; none means everywhere, which takes time in proportion to the quotas
+// unless the ID was made up by the library or opened here. ErrNoReservation: there is none.
+func (t *QuotaTracker) Reservation(ctx context.Context, id string, quotas ...string) (*Reservation, error) {
+	if t.done.Load() {
+		return nil, ErrClosed
+	}
+	names := make([]string, 0, len(quotas))
+	for _, name := range quotas {
+		e, err := t.lookup(name, false)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, e.name)
+	}
+	key, home, made := parseHoldKey(id)
+	if len(names) == 0 {
+		names = append(names, t.ids.of(id)...)
+		if made {
+			names = append(names, home)
+		}
+	}
+	if r, err := t.search(ctx, names, id, key, made); r != nil || err != nil {
+		return r, err
+	}
+	if len(quotas) == 0 {
+		if err := t.Refresh(ctx); err != nil {
+			return nil, err
+		}
+		names = names[:0]
+		for _, e := range t.entries.all() {
+			names = append(names, e.name)
+		}
+		if r, err := t.search(ctx, names, id, key, made); r != nil || err != nil {
+			return r, err
+		}
+	}
+	return nil, fmt.Errorf("%w %q: it was settled, has expired, or never was", ErrNoReservation, shortened(printable(id)))
+}
+
+// search looks for an open hold in the newest books of those quotas.
+func (t *QuotaTracker) search(ctx context.Context, names []string, id string, key holdKey, made bool) (*Reservation, error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	op := &searching{tracker: t, names: names, id: id, key: key, made: made}
+	if t.shared.active() {
+		if err := t.shared.submit(ctx, op); err != nil {
+			return nil, err
+		}
+		return op.found, nil
+	}
+	for _, name := range names {
+		e := t.entries.find(name)
+		if e == nil {
+			continue
+		}
+		pages := t.lock([]page{{entry: e}})
+		op.apply(pages, 0)
+		t.shut(pages)
+		if op.found != nil {
+			return op.found, nil
+		}
+	}
+	return nil, nil
+}
+
+type searching struct {
+	tracker *QuotaTracker
+	names   []string
+	id      string
+	key     holdKey
+	made    bool
+	found   *Reservation
+}
+
+func (o *searching) quotas() []string { return o.names }
+
+func (o *searching) apply(pages []page, _ int64) {
+	o.found = nil
+	for _, p := range pages {
+		h := p.book.holds.byID[o.id]
+		if h == nil && o.made {
+			h = p.book.holds.open[o.key]
+		}
+		if h != nil {
+			o.found = o.tracker.handle(h, p.book.name)
+			o.found.found = true
+			return
+		}
+	}
+}
+
+// handle makes a handle to an open hold of a book.
+func (t *QuotaTracker) handle(h *hold, quota string) *Reservation {
+	r := &Reservation{tracker: t, key: h.key, id: h.id, name: h.name}
+	r.amounts = append(r.few[:0], h.original()...)
+	if h.quotas != nil {
+		r.quotas = h.quotas
+	} else {
+		r.one[0] = quota
+		r.quotas = r.one[:]
+	}
+	r.expires.Store(h.expires)
+	return r
+}
+
+// Commit settles the reservation with what was really used, less or more than was held. A unit that was held and is not
+// named is charged as held and marked as estimated; naming any form of tokens names tokens. Commit without amounts is
+// the honest answer to "dispatched, outcome unknown", and `defer r.Commit(ctx)` charges what nothing else has settled.
+// Usage beyond what was held is recorded in full, also beyond the limit.
+//
+// After it was settled, ErrSettled, and nothing changes. After it expired, the charge is corrected where it still
+// stands. It takes effect even when ctx is done or the save fails, see ErrPending.
+func (r *Reservation) Commit(ctx context.Context, actual ...Amount) error {
+	var few [8]Amount
+	list, err := gather(few[:0], actual)
+	if err != nil {
+		return err
+	}
+	op := settling{verb: verbCommit}
+	op.named = list
+	return r.settle(ctx, &op)
+}
+
+// Release settles the reservation by giving back what it holds: only where nothing was sent. After it was settled,
+// ErrSettled, and nothing changes. It takes effect even when ctx is done or the save fails, see ErrPending.
+func (r *Reservation) Release(ctx context.Context) error {
+	op := settling{verb: verbRelease}
+	return r.settle(ctx, &op)
+}
+
+// Extend lets the reservation expire ttl from now, if that is later: the heartbeat of long work. ErrSettled when it has
+// been settled or has expired. It takes effect even when ctx is done or the save fails, see ErrPending.
+func (r *Reservation) Extend(ctx context.Context, ttl time.Duration) error {
+	if ttl <= 0 || ttl > longest {
+		return fmt.Errorf("%w: TTL must be positive and at most 100 years", ErrInvalidRequest)
+	}
+	op := settling{verb: verbExtend, ttl: int64(ttl)}
+	return r.settle(ctx, &op)
+}
+
+func (r *Reservation) settle(ctx context.Context, op *settling) error {
+	t := r.tracker
+	if t.done.Load() {
+		return ErrClosed
+	}
+	if op.verb == verbExtend {
+		if r.state.Load() == handleSettled {
+			return ErrSettled
+		}
+	} else if !r.state.CompareAndSwap(handleOpen, handleBusy) {
+		return ErrSettled
+	}
+	op.key, op.id, op.names, op.expires, op.remember = r.key, r.id, r.quotas, r.expires.Load(), r.found
+	err := t.runSettling(ctx, op)
+	if op.verb == verbExtend {
+		if op.until != 0 {
+			r.expires.Store(op.until)
+		}
+		return err
+	}
+	if err == ErrClosed {
+		r.state.Store(handleOpen)
+	} else {
+		r.state.Store(handleSettled)
+	}
+	return err
+}
+
+func (t *QuotaTracker) runSettling(ctx context.Context, op *settling) error {
+	op.settlement.quotas = op.names
+	if t.shared.active() {
+		queued := *op
+		queued.named = slices.Clone(op.named)
+		over, err := t.shared.send(ctx, &queued)
+		if !over {
+			return err
+		}
+		if op.until = queued.until; queued.settled {
+			return ErrSettled
+		}
+		return err
+	}
+	var few [4]page
+	pages := t.open(few[:0], op.names)
+	op.apply(pages, 0)
+	done := t.shut(pages)
+	if op.settled {
+		return ErrSettled
+	}
+	return t.settleUp(ctx, done)
+}
+
+type verb uint8
+
+const (
+	verbCommit verb = iota
+	verbRelease
+	verbExtend
+	verbUndo
+)
+
+// settling is Commit, Release and Extend as an operation.
+type settling struct {
+	settlement
+	verb  verb
+	names []string
+	ttl   int64
+
+	settled bool  // it had been settled before
+	until   int64 // Extend: the new expiry
+}
+
+func (o *settling) quotas() []string { return o.names }
+
+func (o *settling) apply(pages []page, _ int64) {
+	o.settled, o.until = false, 0
+	for _, p := range pages {
+		var settled bool
+		switch o.verb {
+		case verbCommit:
+			settled = p.book.commit(&o.settlement, p.now)
+		case verbRelease:
+			settled = p.book.release(&o.settlement, p.now)
+		case verbExtend:
+			o.until, settled = p.book.extend(&o.settlement, o.ttl, p.now)
+		case verbUndo:
+			p.book.undo(o.key, p.now)
+		}
+		o.settled = o.settled || settled
+	}
+}
