@@ -23,6 +23,7 @@ type account struct {
 	start    int64 // of the window; of a Refill: up to when it has refilled; of a Session: 0 when it has not begun
 	end      int64 // of the window; 0: none
 	since    int64 // what was charged before has been reset: corrections of it no longer count
+	opened   int64 // a rate does not count what was granted before
 	first    int64 // Session: the earliest grant among what has been settled
 	part     int64 // Refill: what has refilled beyond whole units, in units / length
 	slices   []slice
@@ -74,18 +75,19 @@ func (a *account) turn(now int64) {
 		a.clear(a.start)
 	case kindSession:
 		if a.end != 0 && now >= a.end {
+			ended := a.end
 			a.start, a.end, a.first, a.reserved = 0, 0, 0, 0
-			a.clear(now)
+			a.clear(ended)
 		}
 	case kindRolling:
 		gone, oldest := 0, now-a.length()-a.sliceLength()
 		for gone < len(a.slices) && a.slices[gone].start <= oldest {
-			a.used -= a.slices[gone].used
 			a.reserved -= a.slices[gone].reserved
 			gone++
 		}
 		if gone > 0 {
 			a.slices = slices.Delete(a.slices, 0, gone)
+			a.sumSlices()
 		}
 		a.rearm(now)
 	case kindRefill:
@@ -144,6 +146,9 @@ func (a *account) current(now int64) *slice {
 
 // sliceOf returns the slice that counted a call granted then, nil when it is over.
 func (a *account) sliceOf(granted int64) *slice {
+	if granted < a.opened {
+		return nil
+	}
 	i, found := slices.BinarySearchFunc(a.slices, granted-granted%a.sliceLength(), func(s slice, start int64) int {
 		return cmp.Compare(s.start, start)
 	})
@@ -153,10 +158,16 @@ func (a *account) sliceOf(granted int64) *slice {
 	return &a.slices[i]
 }
 
+// counts reports whether a fixed window or a Session counts a call granted then.
+func (a *account) counts(granted int64) bool {
+	return a.start != 0 && granted >= max(a.start, a.opened)
+}
+
 // begin starts a Session that has not begun.
 func (a *account) begin(now int64) {
 	if a.start == 0 {
 		a.start, a.end = now, now+a.length()
+		a.clear(now)
 	}
 }
 
@@ -220,20 +231,20 @@ func (a *account) settle(held, actual, granted, now int64, sent bool) {
 		a.reserved -= held
 		a.used = saturatingAdd(a.used, actual)
 	case kindEvery:
-		if granted >= a.start {
+		if a.counts(granted) {
 			a.reserved -= held
 			a.used = saturatingAdd(a.used, actual)
 		} else {
 			a.charge(overrun, now)
 		}
 	case kindSession:
-		if a.start == 0 || granted < a.start {
+		if !a.counts(granted) {
 			a.charge(overrun, now)
 			return
 		}
 		a.reserved -= held
 		a.used = saturatingAdd(a.used, actual)
-		if sent && (a.first == 0 || granted < a.first) {
+		if sent && (held > 0 || actual > 0) && (a.first == 0 || granted < a.first) {
 			a.first = granted
 		}
 	case kindRolling:
@@ -255,7 +266,7 @@ func (a *account) settle(held, actual, granted, now int64, sent bool) {
 
 // outstanding is what has not yet flowed back of a call granted then: the most that a Refill may give back of it.
 func (a *account) outstanding(n, granted, now int64) int64 {
-	if granted < a.since {
+	if granted < a.opened {
 		return 0
 	}
 	return max(0, n-share(a.max, max(0, now-granted), a.length(), true))
@@ -272,10 +283,8 @@ func (a *account) amend(charged, actual, granted, at, now int64) {
 		return
 	case kindDaily, kindWeekly, kindMonthly, kindLifetime:
 		stands = stands && at >= a.start
-	case kindEvery:
-		stands = stands && granted >= a.start
-	case kindSession:
-		stands = stands && a.start != 0 && granted >= a.start
+	case kindEvery, kindSession:
+		stands = stands && a.counts(granted)
 	case kindRolling:
 		if s := a.sliceOf(granted); stands && s != nil {
 			s.used -= min(lower, s.used)
@@ -309,7 +318,7 @@ func (a *account) reset(now int64) {
 	for i := range a.slices {
 		a.slices[i].used = 0
 	}
-	a.used, a.since, a.first = 0, now, 0
+	a.used, a.since, a.first = 0, now+1, 0 // what expired at this very moment has been reset too
 	if a.window.kind == kindSession && a.reserved == 0 {
 		a.start, a.end = 0, 0
 	}
@@ -325,7 +334,7 @@ func (a *account) reanchor(now int64) {
 		a.marks[i].at = min(a.marks[i].at, now)
 	}
 	a.seen = min(a.seen, now)
-	a.since = min(a.since, now)
+	a.since, a.opened = now, now
 	switch a.window.kind {
 	case kindDaily, kindWeekly, kindMonthly:
 		if a.location != nil && a.end != 0 {
@@ -402,8 +411,8 @@ func saturatingAdd2(n, a, b int64) int64 {
 
 // refilledAt returns when so much has flowed back that n fits.
 func (a *account) refilledAt(n, max int64) int64 {
-	free := a.free(max)
-	missing := uint64(n) - uint64(free) // n > free, so this is exact even where n - free is not an int64
+	// What is missing is positive, so this is exact even where a part of it is not an int64.
+	missing := uint64(n) - uint64(max) + uint64(a.used) + uint64(a.reserved)
 	if a.max <= 0 {
 		return 0
 	}
@@ -460,10 +469,13 @@ func (a *account) rearm(now int64) {
 	}
 }
 
-// windowStart is the first instant that counts in the window that now falls into.
+// windowStart is the first instant that counts in the window that now falls into, MaxInt64 if none does.
 func (a *account) windowStart(now int64) int64 {
-	if a.window.kind == kindRolling {
+	switch {
+	case a.window.kind == kindRolling, a.window.kind == kindRefill:
 		return now - a.length()
+	case a.window.kind == kindInFlight, a.window.kind == kindSession && a.start == 0:
+		return math.MaxInt64
 	}
 	return a.start
 }

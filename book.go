@@ -26,6 +26,7 @@ type Book struct {
 	configured *rules     // the rules that the accounts have been matched with
 	limits     []*account // of those rules, in their order
 	changed    bool       // something has changed that must be saved
+	scratch    scratch
 }
 
 // tally counts what became of reservations, for Verify.
@@ -82,7 +83,7 @@ func (b *Book) advance(r *rules, now int64) int64 {
 	}
 	b.turn(r, now)
 	if fresh {
-		b.open(r, now)
+		now = b.open(r, now)
 	}
 	b.sweep(now)
 	return now
@@ -100,7 +101,7 @@ func (b *Book) turn(r *rules, now int64) {
 
 func (b *Book) turnDay(r *rules, now int64) {
 	if b.today.end != 0 && b.today.active() && !r.template {
-		b.finished = append(b.finished, b.today.summary(b.name, r.location))
+		b.finished = mergeDays(b.finished, []DaySummary{b.today.summary(b.name, r.location)})
 		b.changed = true
 	}
 	start, end := r.day(now)
@@ -123,7 +124,7 @@ func (b *Book) expire(r *rules, h *hold, at int64) {
 	b.today.freed(h.amounts)
 	if !h.released {
 		b.today.add(h.amounts)
-		b.today.estimate(flat(h.amounts))
+		b.today.estimate(flat(nil, h.amounts))
 	}
 	b.today.expired++
 	b.tally.expired++
@@ -168,10 +169,11 @@ func (b *Book) reanchor(r *rules, now int64) {
 		b.holds.extend(h, min(h.expires, now+h.ttl))
 	}
 	for h := b.holds.ended.oldest; h != nil; h = h.newer {
-		h.granted, h.charged = 0, min(h.charged, now)
+		h.granted, h.charged = 0, max(earliest, min(h.charged, now-1)) // before all that now begins
 	}
-	for i := range b.settled.queue {
-		id := &b.settled.queue[i]
+	remembered := b.settled.list()
+	for i := range remembered {
+		id := &remembered[i]
 		kept := min(id.forget, now+max(rememberSettled, id.forget-ahead))
 		if b.settled.until[id.id] == id.forget {
 			b.settled.until[id.id] = kept
@@ -213,6 +215,7 @@ func (b *Book) match(r *rules, now int64) {
 		if a.max != a.rule.Max {
 			if a.window.kind == kindRefill {
 				a.refill(now)
+				a.opened = now // what has flowed back since a grant can be told at one rate only
 			}
 			a.max, a.part = a.rule.Max, 0
 			b.changed = true
@@ -226,8 +229,13 @@ func (b *Book) match(r *rules, now int64) {
 }
 
 // open adds the accounts that are missing for r's limits, drops those that nobody has configured for long, and brings
-// in what has been imported.
-func (b *Book) open(r *rules, now int64) {
+// in what has been imported. It returns the book's time.
+func (b *Book) open(r *rules, now int64) int64 {
+	if len(b.limits) < len(r.limits) && b.holds.grantedAt(now) {
+		now++ // so that what was granted before an account was opened can be told from what is granted after
+		b.clock = now
+		b.turn(r, now)
+	}
 	b.limits = b.limits[:0]
 	for i := range r.limits {
 		rule := &r.limits[i]
@@ -235,7 +243,6 @@ func (b *Book) open(r *rules, now int64) {
 		if at < 0 {
 			at = len(b.accounts)
 			b.accounts = append(b.accounts, b.newAccount(r, rule, now))
-			b.changed = true
 		}
 		b.limits = append(b.limits, b.accounts[at])
 	}
@@ -246,6 +253,7 @@ func (b *Book) open(r *rules, now int64) {
 	}
 	b.bringIn(r, now)
 	b.cross(now)
+	return now
 }
 
 // newAccount opens the account of a limit that the book has not had: it starts with the days that fall into its window,
@@ -253,6 +261,7 @@ func (b *Book) open(r *rules, now int64) {
 func (b *Book) newAccount(r *rules, rule *limitRule, now int64) *account {
 	a := &account{
 		text: rule.text, unit: rule.Unit, window: rule.Window, max: rule.Max, seen: now, rule: rule, location: rule.location,
+		opened: now, since: now + 1,
 	}
 	a.turn(now)
 	for h := range b.holds.each {
@@ -262,20 +271,18 @@ func (b *Book) newAccount(r *rules, rule *limitRule, now int64) *account {
 	if a.carries() {
 		a.reserved = a.held
 	}
-	if a.window.kind != kindSession && a.window.kind != kindRefill {
-		a.charge(b.since(r, a.unit, a.windowStart(now)), now)
+	start := a.windowStart(now)
+	if a.window.kind != kindSession && a.window.kind != kindRefill && b.today.start >= start {
+		a.charge(b.since(r, a.unit, start), now)
+		a.since = b.today.start
 	}
 	a.ring()
 	return a
 }
 
-// since adds up what the days that began at start or later have used of unit.
+// since adds up what the days that began at start or later, today among them, have used of unit.
 func (b *Book) since(r *rules, unit Unit, start int64) int64 {
-	var sum int64
-	if b.today.start < start {
-		return 0
-	}
-	sum = b.today.used(unit)
+	sum := b.today.used(unit)
 	if b.today.start == start || r.template {
 		return sum
 	}
@@ -420,7 +427,7 @@ func (b *Book) blank() bool {
 		return false
 	}
 	for _, a := range b.accounts {
-		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 {
+		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 {
 			return false
 		}
 	}

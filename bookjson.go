@@ -40,6 +40,7 @@ type accountJSON struct {
 	Start    moment         `json:"start,omitempty"`
 	End      moment         `json:"end,omitempty"`
 	Since    moment         `json:"since,omitempty"`
+	Opened   moment         `json:"opened,omitempty"`
 	First    moment         `json:"first,omitempty"`
 	Part     int64          `json:"part,omitempty"`
 	Slices   []sliceJSON    `json:"slices,omitempty"`
@@ -121,7 +122,11 @@ func (m *moment) UnmarshalText(text []byte) error {
 	if err != nil {
 		return fmt.Errorf("not a time: %q", text)
 	}
-	if *m = moment(nanos(t)); !instant(int64(*m)).Equal(t) {
+	// What begins before latest may end after it.
+	if *m = 0; !t.IsZero() {
+		*m = moment(t.UnixNano())
+	}
+	if *m < 0 || !instant(int64(*m)).Equal(t) {
 		return fmt.Errorf("a time out of range: %q", text)
 	}
 	return nil
@@ -258,7 +263,7 @@ func (b *Book) MarshalJSON() ([]byte, error) {
 func (a *account) form() accountJSON {
 	form := accountJSON{
 		Unit: a.unit, Window: a.window, Max: a.max, Seen: moment(a.seen), Used: a.used, Start: moment(a.start),
-		End: moment(a.end), Since: moment(a.since), First: moment(a.first), Part: a.part, Armed: a.armed,
+		End: moment(a.end), Since: moment(a.since), Opened: moment(a.opened), First: moment(a.first), Part: a.part, Armed: a.armed,
 	}
 	if a.window.kind == kindRefill {
 		form.Reserved = a.reserved
@@ -318,7 +323,7 @@ func (b *Book) UnmarshalJSON(data []byte) error {
 	if _, err := decoder.Token(); err != io.EOF {
 		return errors.New("book: something follows it")
 	}
-	read := Book{}
+	read := Book{changed: true}
 	if err := read.fill(&form); err != nil {
 		return fmt.Errorf("book: %w", err)
 	}

@@ -70,8 +70,8 @@ func (b *Book) fill(form *bookJSON) error {
 func (form accountJSON) account(text string) (*account, error) {
 	a := &account{
 		text: text, unit: form.Unit, window: form.Window, max: form.Max, seen: int64(form.Seen), used: form.Used,
-		start: int64(form.Start), end: int64(form.End), since: int64(form.Since), first: int64(form.First),
-		part: form.Part, armed: form.Armed, reserved: form.Reserved,
+		start: int64(form.Start), end: int64(form.End), since: int64(form.Since), opened: int64(form.Opened),
+		first: int64(form.First), part: form.Part, armed: form.Armed, reserved: form.Reserved,
 	}
 	if wrong := cmp.Or(checkUnit(a.unit), a.window.check()); wrong != "" {
 		return nil, errors.New(wrong)
@@ -148,7 +148,7 @@ func (b *Book) reserve(a *account) error {
 		a.held += n
 		switch a.window.kind {
 		case kindEvery, kindSession:
-			if a.start != 0 && h.granted >= a.start {
+			if a.counts(h.granted) {
 				a.reserved += n
 			}
 		case kindRolling:
@@ -226,6 +226,7 @@ func (s *DaySummary) check() error {
 // clone returns a book that shares nothing with b but its rules.
 func (b *Book) clone() *Book {
 	c := *b
+	c.scratch = scratch{}
 	c.accounts = make([]*account, len(b.accounts))
 	for i, a := range b.accounts {
 		copied := *a

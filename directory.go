@@ -107,7 +107,7 @@ func (d *directory) fill(t *QuotaTracker, books map[string]*Book) {
 		if book == nil {
 			continue
 		}
-		book.name = name
+		book.name, book.changed = name, false
 		e := d.add(name, t.bare, false)
 		e.book = book
 		for id := range book.holds.byID {

@@ -9,14 +9,13 @@ import (
 )
 
 // rally lets callers that have just been woken add their next calls to the save that is about to start: without it
-// every second save would find half of them. size tells how many there are; it has grown as long as they still come.
+// every second save would find half of them. size tells how many there are; it waits for as long as they still come.
 func rally(size func() int) {
-	for before := -1; ; {
-		now := size()
-		if now == before {
-			return
+	const quiet = 128 // rounds without a newcomer: together a small part of what a save takes
+	for before, same := -1, 0; same < quiet; same++ {
+		if now := size(); now != before {
+			before, same = now, 0
 		}
-		before = now
 		runtime.Gosched()
 	}
 }
@@ -34,9 +33,10 @@ type saver struct {
 	dirty    []*entry
 	dropped  []string
 	upcoming *saveBatch
+	current  *saveBatch // that is being saved; nil: none
 	running  bool
 	failed   error // of the last save
-	armed    bool  // FlushInterval: the timer is set
+	armed    bool  // the timer of FlushInterval, or of the next try, is set
 	disarm   func() bool
 	closed   bool
 
@@ -131,6 +131,22 @@ func (s *saver) arm() {
 	})
 }
 
+// retry tries again after a pause, without waiting for the next call. With FlushInterval the timer does. The saver is
+// locked.
+func (s *saver) retry() {
+	if s.lazy() || s.armed || s.closed {
+		return
+	}
+	s.armed = true
+	s.disarm = s.tracker.cfg.Clock.AfterFunc(pause, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.armed = false; !s.closed && len(s.dirty)+len(s.dropped) > 0 {
+			s.begin()
+		}
+	})
+}
+
 func (s *saver) wait(ctx context.Context, batch *saveBatch) error {
 	select {
 	case <-batch.done:
@@ -165,15 +181,17 @@ func (s *saver) run() {
 			return
 		}
 		s.upcoming, s.dirty, s.dropped = nil, nil, nil
+		s.current = batch
 		s.mu.Unlock()
 		batch.err = s.save(dirty, dropped)
 		if batch.err == nil {
 			s.tracker.alerts.saved(alerts)
 		}
 		s.mu.Lock()
-		s.failed = batch.err
+		s.failed, s.current = batch.err, nil
 		if batch.err != nil {
 			s.dropped = append(s.dropped, dropped...)
+			s.retry()
 		}
 		s.mu.Unlock()
 		close(batch.done)
@@ -228,12 +246,14 @@ func (s *saver) failing() error {
 // flush saves what has not been saved.
 func (s *saver) flush(ctx context.Context) error {
 	s.mu.Lock()
-	if len(s.dirty) == 0 && len(s.dropped) == 0 && s.upcoming == nil && !s.running {
-		s.mu.Unlock()
+	batch := s.current
+	if len(s.dirty) > 0 || len(s.dropped) > 0 || s.upcoming != nil {
+		batch = s.begin()
+	}
+	s.mu.Unlock()
+	if batch == nil {
 		return nil
 	}
-	batch := s.begin()
-	s.mu.Unlock()
 	if err := s.wait(ctx, batch); err != nil {
 		return asNotSaved(err)
 	}

@@ -208,6 +208,11 @@ func (s *holds) each(visit func(*hold) bool) {
 	}
 }
 
+// grantedAt reports whether a hold granted at that time, the latest there is, is open.
+func (s *holds) grantedAt(now int64) bool {
+	return s.plain.newest != nil && s.plain.newest.granted == now || s.other.newest != nil && s.other.newest.granted == now
+}
+
 // inOrder returns the open holds by age of both lines.
 func (s *holds) inOrder() []*hold {
 	list := make([]*hold, 0, len(s.open))
@@ -222,7 +227,15 @@ func (s *holds) inOrder() []*hold {
 type expiryHeap []*hold
 
 func (e expiryHeap) Len() int           { return len(e) }
-func (e expiryHeap) Less(i, j int) bool { return e[i].expires < e[j].expires }
+func (e expiryHeap) Less(i, j int) bool {
+	x, y := e[i], e[j]
+	if x.expires != y.expires {
+		return x.expires < y.expires
+	}
+	// Any order will do, as long as a copy of the book has the same.
+	return cmp.Or(cmp.Compare(x.granted, y.granted), cmp.Compare(x.key.writer, y.key.writer),
+		cmp.Compare(x.key.number, y.key.number)) < 0
+}
 func (e expiryHeap) Swap(i, j int) {
 	e[i], e[j] = e[j], e[i]
 	e[i].slot, e[j].slot = i, j

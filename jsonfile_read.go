@@ -131,61 +131,6 @@ func (s *snapshot) clones(names []string) map[string]*Book {
 	return books
 }
 
-// changes is what an Update has done to a snapshot.
-type changes struct {
-	books    map[string]savedBook
-	finished map[string][]DaySummary
-	written  []string
-}
-
-// changes compares the books after an Update with those handed out for it; nil: nothing has changed.
-func (s *snapshot) changes(after, handed map[string]*Book, names []string) (*changes, error) {
-	var made *changes
-	change := func() *changes {
-		if made == nil {
-			made = &changes{books: maps.Clone(s.books), finished: map[string][]DaySummary{}}
-			if made.books == nil {
-				made.books = map[string]savedBook{}
-			}
-		}
-		return made
-	}
-	for name, book := range after {
-		if names != nil && !slices.Contains(names, name) {
-			return nil, fmt.Errorf("%w: an update of %q must not add the book of %q", ErrInvalidRequest, names, name)
-		}
-		if book == nil || book == handed[name] && !book.changed {
-			continue
-		}
-		saved, days, err := keep(name, book)
-		if err != nil {
-			return nil, err
-		}
-		change().books[name] = saved
-		made.written = append(made.written, name)
-		if len(days) > 0 {
-			made.finished[name] = days
-		}
-	}
-	for name := range handed {
-		if after[name] == nil {
-			delete(change().books, name)
-		}
-	}
-	return made, nil
-}
-
-// handOver leaves the caller's books as they have been saved.
-func (c *changes) handOver(books map[string]*Book) {
-	if c == nil {
-		return
-	}
-	for _, name := range c.written {
-		books[name].takeFinished()
-		books[name].changed = false
-	}
-}
-
 // readState reads a state. The error matches fs.ErrNotExist, ErrCorruptState or ErrNewerState where it is one of those.
 // Books that are as known has them are not decoded again.
 func readState(path string, known *snapshot) (*snapshot, error) {
@@ -222,7 +167,8 @@ func readFile(path string) ([]byte, os.FileInfo, error) {
 		if newerVersion(io.LimitReader(file, stateLimit)) {
 			return nil, nil, fmt.Errorf("%w: %s", ErrNewerState, path)
 		}
-		return nil, nil, fmt.Errorf("%w: %s has %d bytes, more than the %d that are read", ErrCorruptState, path, info.Size(), stateLimit)
+		return nil, nil, fmt.Errorf("%w: %s has %d bytes, more than the %d that are read",
+			ErrCorruptState, path, info.Size(), stateLimit)
 	}
 	data := bytes.NewBuffer(make([]byte, 0, info.Size()+bytes.MinRead))
 	if _, err := data.ReadFrom(io.LimitReader(file, stateLimit+1)); err != nil {
@@ -312,7 +258,7 @@ func fieldsOf(data []byte) (map[string]json.RawMessage, error) {
 	if err != nil {
 		return fields, err
 	}
-	if _, err := dec.Token(); err != io.EOF {
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
 		return fields, errors.New("something follows its end")
 	}
 	return fields, nil
@@ -387,7 +333,7 @@ func checkDuplicates(dec *json.Decoder) error {
 	var levels []level
 	for {
 		token, err := dec.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -42,7 +42,7 @@ func (f *JSONFile) generation() (uint64, bool) {
 	if err != nil {
 		return uncertainToken, true
 	}
-	return uncertainToken | uint64(info.ModTime().UnixNano()) ^ uint64(info.Size()), true //nolint:gosec // any bits do
+	return uncertainToken | uint64(info.ModTime().UnixNano()) ^ uint64(info.Size()), true
 }
 
 // peek returns copies of the named books (nil: all) in the newest state that can be seen without a lock, and the token

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -201,6 +203,61 @@ func makeDirs(dir string, sync func(*os.File) error) error {
 		return fileError("sync the directory", parent, err)
 	}
 	return nil
+}
+
+// changes is what an Update has done to a snapshot.
+type changes struct {
+	books    map[string]savedBook
+	finished map[string][]DaySummary
+	written  []string
+}
+
+// changes compares the books after an Update with those handed out for it; nil: nothing has changed.
+func (s *snapshot) changes(after, handed map[string]*Book, names []string) (*changes, error) {
+	var made *changes
+	change := func() *changes {
+		if made == nil {
+			made = &changes{books: maps.Clone(s.books), finished: map[string][]DaySummary{}}
+			if made.books == nil {
+				made.books = map[string]savedBook{}
+			}
+		}
+		return made
+	}
+	for name, book := range after {
+		if names != nil && !slices.Contains(names, name) {
+			return nil, fmt.Errorf("%w: an update of %q must not add the book of %q", ErrInvalidRequest, names, name)
+		}
+		if book == nil || book == handed[name] && !book.changed {
+			continue
+		}
+		saved, days, err := keep(name, book)
+		if err != nil {
+			return nil, err
+		}
+		change().books[name] = saved
+		made.written = append(made.written, name)
+		if len(days) > 0 {
+			made.finished[name] = days
+		}
+	}
+	for name := range handed {
+		if after[name] == nil {
+			delete(change().books, name)
+		}
+	}
+	return made, nil
+}
+
+// handOver leaves the caller's books as they have been saved.
+func (c *changes) handOver(books map[string]*Book) {
+	if c == nil {
+		return
+	}
+	for _, name := range c.written {
+		books[name].takeFinished()
+		books[name].changed = false
+	}
 }
 
 // publish saves base with what has changed in it: the finished days first, then the state.

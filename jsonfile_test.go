@@ -474,30 +474,3 @@ func TestAStateTooLargeToReadAgainIsNotSaved(t *testing.T) {
 	require.ErrorIs(t, f.Update(t.Context(), nil, finish(strings.Repeat("x", f.limit), testDay, 5)), ErrNotSaved)
 	require.Equal(t, map[string]int64{"a": 1}, saved(t, path))
 }
-
-func FuzzDecodeState(f *testing.F) {
-	s := &snapshot{generation: 7, updatedAt: testDay, books: map[string]savedBook{"a": {book: importedBook(812, 3, 5)}}}
-	require.NoError(f, s.encodeMissing())
-	valid := s.encode()
-	f.Add(valid)
-	f.Add(bytes.Replace(valid, valid[bytes.Index(valid, []byte(",\n  \"checksum")):], []byte("}"), 1))
-	f.Add(valid[:len(valid)/2])
-	f.Add([]byte(pythonState))
-	f.Add([]byte(`{"version":3}`))
-	f.Add([]byte(`{"version":2,"generation":-1,"books":{}}`))
-	f.Add([]byte(`{"version":2,"generation":1,"books":{},"history":{"a":[{"quota":"a","day":"2026-11-22T00:00:00Z"}]}}`))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		s, err := decodeState(data, nil)
-		if err != nil {
-			require.Nil(t, s)
-			require.True(t, errors.Is(err, ErrCorruptState) || errors.Is(err, ErrNewerState))
-			return
-		}
-		require.NoError(t, s.encodeMissing())
-		encoded := s.encode()
-		again, err := decodeState(encoded, nil)
-		require.NoError(t, err)
-		require.NoError(t, again.encodeMissing())
-		require.Equal(t, string(encoded), string(again.encode()))
-	})
-}

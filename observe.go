@@ -42,7 +42,11 @@ func (t *QuotaTracker) Observe(ctx context.Context, name string, o Observation) 
 	if wrong := o.Window.check(); wrong != "" {
 		return fmt.Errorf("%w: window: %s", ErrInvalidAmount, wrong)
 	}
-	return t.change(ctx, &observation{name: name, Observation: o})
+	e, err := t.lookup(name, true)
+	if err != nil {
+		return err
+	}
+	return t.change(ctx, &observation{name: e.name, Observation: o})
 }
 
 // An observation is Observe as an operation.

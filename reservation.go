@@ -2,6 +2,7 @@ package quota
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -304,15 +305,14 @@ func (r *Reservation) settle(ctx context.Context, op *settling) error {
 	} else if !r.state.CompareAndSwap(handleOpen, handleBusy) {
 		return ErrSettled
 	}
-	op.key, op.id, op.names, op.expires, op.remember = r.key, r.id, r.quotas, r.expires.Load(), r.found
-	err := t.runSettling(ctx, op)
+	err := r.runSettling(ctx, op)
 	if op.verb == verbExtend {
 		if op.until != 0 {
 			r.expires.Store(op.until)
 		}
 		return err
 	}
-	if err == ErrClosed {
+	if errors.Is(err, ErrClosed) {
 		r.state.Store(handleOpen)
 	} else {
 		r.state.Store(handleSettled)
@@ -320,12 +320,15 @@ func (r *Reservation) settle(ctx context.Context, op *settling) error {
 	return err
 }
 
-func (t *QuotaTracker) runSettling(ctx context.Context, op *settling) error {
-	op.settlement.quotas = op.names
+// runSettling fills op in and runs it. What is queued is made from r, so that op can stay on the stack.
+func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
+	t := r.tracker
 	if t.shared.active() {
-		queued := *op
-		queued.named = slices.Clone(op.named)
-		over, err := t.shared.send(ctx, &queued)
+		queued := &settling{verb: op.verb, names: r.quotas, ttl: op.ttl, settlement: settlement{
+			key: r.key, id: r.id, quotas: r.quotas, expires: r.expires.Load(), remember: r.found,
+			named: slices.Clone(op.named),
+		}}
+		over, err := t.shared.send(ctx, queued)
 		if !over {
 			return err
 		}
@@ -334,8 +337,9 @@ func (t *QuotaTracker) runSettling(ctx context.Context, op *settling) error {
 		}
 		return err
 	}
+	op.key, op.id, op.settlement.quotas, op.expires, op.remember = r.key, r.id, r.quotas, r.expires.Load(), r.found
 	var few [4]page
-	pages := t.open(few[:0], op.names)
+	pages := t.open(few[:0], r.quotas)
 	op.apply(pages, 0)
 	done := t.shut(pages)
 	if op.settled {

@@ -43,6 +43,11 @@ func (s *schedule) consider(e *entry) {
 	if at == 0 || e.due != 0 && e.due <= at {
 		return
 	}
+	s.add(e, at)
+}
+
+// add puts an entry, whose lock is held, on the schedule. What stood there for it before is passed over.
+func (s *schedule) add(e *entry, at int64) {
 	e.due = at
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,13 +96,13 @@ func (s *schedule) fire() {
 	}
 	s.at, s.disarm = 0, nil
 	now := s.tracker.now()
-	var list []*entry
+	var list []dueEntry
 	for len(s.due) > 0 && s.due[0].at <= now {
-		list = append(list, heap.Pop(&s.due).(dueEntry).entry)
+		list = append(list, heap.Pop(&s.due).(dueEntry))
 	}
 	s.mu.Unlock()
-	for _, e := range list {
-		s.tracker.attend(e)
+	for _, one := range list {
+		s.tracker.attend(one)
 	}
 	s.mu.Lock()
 	s.set()
@@ -105,19 +110,17 @@ func (s *schedule) fire() {
 }
 
 // attend lets time pass in an entry and drops it when nothing counts in it any more.
-func (t *QuotaTracker) attend(e *entry) {
+func (t *QuotaTracker) attend(one dueEntry) {
+	e := one.entry
 	e.mu.Lock()
+	if e.gone || e.due != one.at {
+		e.mu.Unlock()
+		return // it has been put on the schedule anew
+	}
 	e.due = 0
 	e.mu.Unlock()
 	if t.shared.active() {
-		_ = t.change(context.Background(), &tending{[]string{e.name}}) // what is pending is logged there
-		e.mu.Lock()
-		if !e.gone && e.rules.template && e.book.untouched() {
-			t.entries.drop(e)
-		} else {
-			t.timer.consider(e)
-		}
-		e.mu.Unlock()
+		t.attendShared(e)
 		return
 	}
 	pages := t.lock([]page{{entry: e}})
@@ -130,13 +133,23 @@ func (t *QuotaTracker) attend(e *entry) {
 		e.mu.Unlock()
 		return
 	}
-	done := t.shut(pages)
+	t.timer.consider(e)
+	_ = t.settleUp(context.Background(), t.shut(pages)) // usage that is not saved goes out with the next save
+}
+
+func (t *QuotaTracker) attendShared(e *entry) {
+	err := t.change(context.Background(), &tending{[]string{e.name}})
 	e.mu.Lock()
-	if !e.gone {
+	defer e.mu.Unlock()
+	switch {
+	case e.gone:
+	case err != nil:
+		t.timer.add(e, t.now()+int64(pause))
+	case e.rules.template && e.book.untouched():
+		t.entries.drop(e)
+	default:
 		t.timer.consider(e)
 	}
-	e.mu.Unlock()
-	_ = t.settleUp(context.Background(), done)
 }
 
 // tending is an operation that lets time pass, and drops the books of templates in which nothing counts any more.

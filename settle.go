@@ -1,5 +1,7 @@
 package quota
 
+import "strings"
+
 // A settlement is a call that ends one hold, or puts its end off.
 type settlement struct {
 	key      holdKey
@@ -10,24 +12,32 @@ type settlement struct {
 	named    []Amount // Commit: what was used
 }
 
+// text is the reservation's ID: a copy, for what is remembered outlives the call.
 func (s *settlement) text() string {
 	if s.id != "" {
-		return s.id
+		return strings.Clone(s.id)
 	}
 	return s.key.text(s.quotas[0])
 }
 
-// flat returns list with all tokens added up where only their parts are named.
-func flat(list []Amount) []Amount {
-	out := make([]Amount, 0, len(list)+1)
-	eachUnit(list, func(unit Unit, n int64) { out = append(out, Amount{unit, n}) })
+// flat appends list to out, with all tokens added up where only their parts are named.
+func flat(out, list []Amount) []Amount {
+	out = append(out, list...)
+	if find(list, UnitTokens) < 0 {
+		if n, named := count(list, UnitTokens); named {
+			out = append(out, Amount{UnitTokens, n})
+		}
+	}
 	return out
 }
 
+// scratch is room that transitions use again.
+type scratch struct{ actual, estimated, rest, portion []Amount }
+
 // final returns what a hold is settled with: what the call names, and of the units held that it does not name what was
-// held, which is the estimated part. Naming any form of tokens names tokens.
-func final(held, named []Amount) (actual, estimated []Amount) {
-	actual = append(make([]Amount, 0, len(held)+len(named)+1), named...)
+// held, which is the estimated part. Naming any form of tokens names tokens. Both are valid until the next transition.
+func (b *Book) final(held, named []Amount) (actual, estimated []Amount) {
+	actual, estimated = append(b.scratch.actual[:0], named...), b.scratch.estimated[:0]
 	anyTokens := false
 	for i := range named {
 		anyTokens = anyTokens || isTokens(named[i].Unit)
@@ -38,9 +48,10 @@ func final(held, named []Amount) (actual, estimated []Amount) {
 			estimated = append(estimated, amount)
 		}
 	}
-	if find(actual, UnitTokens) < 0 {
-		estimated = flat(estimated)
+	if n, split := count(estimated, UnitTokens); split && find(actual, UnitTokens) < 0 {
+		estimated = append(estimated, Amount{UnitTokens, n})
 	}
+	b.scratch.actual, b.scratch.estimated = actual, estimated
 	return actual, estimated
 }
 
@@ -60,15 +71,7 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 		b.use(s.named, now)
 		return false
 	}
-	if len(s.named) == 0 {
-		s.named = nil
-	}
-	actual, estimated := h.amounts, h.amounts
-	if s.named != nil {
-		actual, estimated = final(h.amounts, s.named)
-	} else {
-		estimated = flat(h.amounts)
-	}
+	actual, estimated := b.final(h.amounts, s.named)
 	b.holds.remove(h)
 	for _, a := range b.accounts {
 		held, wasHeld := count(h.amounts, a.unit)
@@ -107,7 +110,7 @@ func (b *Book) closeHold(h *hold, s *settlement, now int64) {
 
 // commitLate corrects what an expired hold was charged, where that still stands, and charges any overrun now.
 func (b *Book) commitLate(h *hold, s *settlement, now int64) {
-	actual, estimated := final(h.amounts, s.named)
+	actual, estimated := b.final(h.amounts, s.named)
 	charged := h.amounts
 	if h.released {
 		charged = nil
@@ -128,13 +131,13 @@ func (b *Book) amend(h *hold, charged, actual, estimated []Amount, now int64) {
 		a.amend(was, is, h.granted, h.charged, now)
 	}
 	today := h.charged >= b.today.start
-	for _, amount := range flat(charged) {
+	for _, amount := range flat(nil, charged) {
 		is, _ := count(actual, amount.Unit)
 		if today {
 			b.today.lower(amount.Unit, max(0, amount.N-is), amount.N)
 		}
 	}
-	for _, amount := range flat(actual) {
+	for _, amount := range flat(nil, actual) {
 		was, _ := count(charged, amount.Unit)
 		b.today.addUnit(amount.Unit, max(0, amount.N-was))
 	}
@@ -245,7 +248,8 @@ func (b *Book) use(list []Amount, now int64) {
 // worth of holds. One used up is closed with all its units, those that the usage does not name being charged as held;
 // one used in part shrinks by what was recorded. What is left is charged now.
 func (b *Book) record(list []Amount, now int64) {
-	rest := flat(list)
+	b.scratch.rest = flat(b.scratch.rest[:0], list)
+	rest := b.scratch.rest
 	requests, _ := count(list, UnitRequests)
 	counted := requests > 0
 	for h := b.holds.plain.oldest; h != nil; {
@@ -286,13 +290,21 @@ func spent(rest []Amount) bool {
 
 // useUp closes a hold with the usage in rest, and takes out of rest what the hold covers.
 func (b *Book) useUp(h *hold, rest []Amount, now int64) {
-	portion := flat(h.amounts)
+	b.scratch.portion = flat(b.scratch.portion[:0], h.amounts)
+	portion := b.scratch.portion
 	var estimated []Amount
 	for i := range portion {
 		if at := find(rest, portion[i].Unit); at >= 0 {
 			portion[i].N = min(portion[i].N, rest[at].N)
 		} else {
 			estimated = append(estimated, portion[i])
+		}
+	}
+	subtract(rest, portion)
+	if find(rest, UnitInputTokens) >= 0 || find(rest, UnitOutputTokens) >= 0 {
+		estimated = flat(estimated) // the part of the tokens that the usage does not name
+		if i, at := find(estimated, UnitTokens), find(portion, UnitTokens); i >= 0 && at >= 0 {
+			portion[at].N = saturatingAdd(portion[at].N, estimated[i].N)
 		}
 	}
 	b.holds.remove(h)
@@ -302,7 +314,6 @@ func (b *Book) useUp(h *hold, rest []Amount, now int64) {
 			a.settle(held, portion[at].N, h.granted, now, true)
 		}
 	}
-	subtract(rest, portion)
 	b.today.freed(h.amounts)
 	for _, amount := range estimated {
 		b.today.addUnit(amount.Unit, amount.N)
@@ -321,7 +332,7 @@ func (b *Book) usePart(h *hold, rest []Amount, now int64) {
 		}
 	}
 	b.today.freed(used)
-	subtract(rest, flat(used))
+	subtract(rest, flat(nil, used))
 	b.closeEmpty(h)
 }
 
@@ -388,8 +399,8 @@ func (b *Book) observe(o Observation, unit Unit, window Window, now int64) {
 		}
 		before := a.used
 		a.raise(max(0, a.max-*o.Remaining), now)
-		if a.window.kind == kindSession && a.start != 0 && reset > now && reset-a.length() < a.start {
-			a.start, a.end, a.first = reset-a.length(), reset, reset-a.length()
+		if a.window.kind == kindSession && a.start != 0 && reset > now && reset < a.end {
+			a.end, a.first = reset, a.start // it began before, but what was granted before does not count here
 			b.changed = true
 		}
 		b.changed = b.changed || a.used != before

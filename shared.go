@@ -160,7 +160,7 @@ func (s *shared) update(calls []*call) {
 	}
 	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(s.ctx, updateLimit)
-	names := b.names
+	names := append([]string{}, b.names...)
 	if b.everything {
 		names = nil
 	}
@@ -583,19 +583,20 @@ func (s *shared) freshenAll() {
 
 // reread asks the store for the newest book, without waiting, when the entry's is older than a moment.
 func (s *shared) reread(e *entry) {
-	now := s.tracker.now()
+	t := s.tracker
+	now := t.now()
 	e.mu.Lock()
 	old := now-e.fetched >= int64(lookAgain) || now < e.fetched
 	if old {
 		e.fetched = now
 	}
 	e.mu.Unlock()
-	if !old {
+	if !old || t.entries.find(e.name) != e {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
-		s.enqueue(&call{op: &searching{tracker: s.tracker, names: []string{e.name}}, done: make(chan struct{})})
+		s.enqueue(&call{op: &searching{tracker: t, names: []string{e.name}}, done: make(chan struct{})})
 	}
 }

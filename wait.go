@@ -117,14 +117,19 @@ func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Dur
 	one := &waiter{quotas: slices.Clone(op.names), ready: make(chan struct{}, 1)}
 	t.waiters.enter(one)
 	defer t.waiters.exit(one)
+	var refused *ExceededError
 	for {
-		r, refused, err := t.attempt(ctx, op.fresh(), t.waiters.firstIn(one))
-		if refused == nil {
-			return r, err
+		if err := ctx.Err(); err != nil {
+			return nil, t.gaveUp(err, refused)
 		}
-		if ctx.Err() != nil {
-			t.countRefusal(refused)
-			return nil, fmt.Errorf("quota: waiting: %w: %w", ctx.Err(), refused)
+		var r *Reservation
+		var err error
+		before := refused
+		if r, refused, err = t.attempt(ctx, op.fresh(), t.waiters.firstIn(one)); refused == nil {
+			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+				err = t.gaveUp(err, before)
+			}
+			return r, err
 		}
 		now := t.cfg.Clock.Now()
 		if refused.hopeless || most >= 0 && (!now.Before(deadline) || refused.RetryAt.After(deadline)) {
@@ -147,11 +152,19 @@ func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Dur
 		case <-ctx.Done():
 		case <-t.closed:
 			stop()
-			t.countRefusal(refused)
 			return nil, ErrClosed
 		}
 		stop()
 	}
+}
+
+// gaveUp is the error of a call whose ctx has ended, with the refusal that it was waiting behind.
+func (t *QuotaTracker) gaveUp(err error, refused *ExceededError) error {
+	if refused == nil {
+		return fmt.Errorf("quota: waiting: %w", err)
+	}
+	t.countRefusal(refused)
+	return fmt.Errorf("quota: waiting: %w: %w", err, refused)
 }
 
 // attempt tries what the waiter is first for. Of what it is not, it only asks whether waiting can help.
@@ -166,7 +179,7 @@ func (t *QuotaTracker) attempt(ctx context.Context, op *acquisition, first []str
 	}
 	if !blocked && tried {
 		op.only = first
-		r, err := t.acquire(context.WithoutCancel(ctx), op)
+		r, err := t.acquire(ctx, op)
 		var refused *ExceededError
 		if errors.As(err, &refused) {
 			return nil, refused, nil

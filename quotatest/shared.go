@@ -1,6 +1,7 @@
 package quotatest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,12 +33,14 @@ func sharedRules() []rule {
 	return list
 }
 
-// update runs fn in an Update and returns how its last run left the books it saw.
+// update runs fn in an Update and returns how its last run has left the books it saw.
 func (t *trial) update(names []string, fn func(*quota.Tx) error) (map[string]any, error) {
 	return t.updateWith(t.ctx, names, fn)
 }
 
-func (t *trial) updateWith(ctx context.Context, names []string, fn func(*quota.Tx) error) (left map[string]any, err error) {
+func (t *trial) updateWith(
+	ctx context.Context, names []string, fn func(*quota.Tx) error,
+) (left map[string]any, err error) {
 	var wrong error // of the store; told apart from what fn returns
 	ran := false
 	err = t.shared.Update(ctx, names, func(tx *quota.Tx) error {
@@ -48,7 +51,7 @@ func (t *trial) updateWith(ctx context.Context, names []string, fn func(*quota.T
 		if err := fn(tx); err != nil {
 			return err
 		}
-		left, wrong = booksForm(tx.Books)
+		left, wrong = bookTrees(tx.Books)
 		return wrong
 	})
 	switch {
@@ -97,13 +100,6 @@ func (t *trial) charge(n int64, names ...string) (map[string]any, error) {
 
 // agree makes sure that these are the books that Load and Update show.
 func (t *trial) agree(books map[string]any) error {
-	shown, err := t.update(nil, func(*quota.Tx) error { return nil })
-	if err != nil {
-		return fmt.Errorf("Update failed: %w", err)
-	}
-	if wrong := difference("Books", books, shown); wrong != "" {
-		return fmt.Errorf("the next Update shows: %s", wrong)
-	}
 	s, err := t.load()
 	if err != nil {
 		return err
@@ -111,12 +107,19 @@ func (t *trial) agree(books map[string]any) error {
 	if s == nil {
 		s = &quota.State{}
 	}
-	loaded, err := booksForm(s.Books)
+	loaded, err := bookTrees(s.Books)
 	if err != nil {
 		return err
 	}
 	if wrong := difference("Books", books, loaded); wrong != "" {
 		return fmt.Errorf("the next Load shows: %s", wrong)
+	}
+	shown, err := t.update(nil, func(*quota.Tx) error { return nil })
+	if err != nil {
+		return fmt.Errorf("Update failed: %w", err)
+	}
+	if wrong := difference("Books", books, shown); wrong != "" {
+		return fmt.Errorf("the next Update shows: %s", wrong)
 	}
 	return nil
 }
@@ -238,33 +241,39 @@ func lendsNoBooks(t *trial) error {
 	if err != nil {
 		return fmt.Errorf("Update failed: %w", err)
 	}
-	loaded, err := t.load()
-	if err != nil {
-		return err
-	}
-	if loaded == nil {
-		return errors.New("Load returned nil after an Update")
-	}
 	for _, owned := range []struct {
-		whose string
-		books map[string]*quota.Book
-	}{{"a Tx after Update", mine}, {"a loaded state", loaded.Books}} {
+		what string
+		get  func() (map[string]*quota.Book, error)
+	}{
+		{"a Tx after Update", func() (map[string]*quota.Book, error) { return mine, nil }},
+		{"a loaded state", func() (map[string]*quota.Book, error) {
+			s, err := t.load()
+			if err != nil || s == nil {
+				return nil, fmt.Errorf("Load has lost what Update left: %w", err)
+			}
+			return s.Books, nil
+		}},
+	} {
+		books, err := owned.get()
+		if err != nil {
+			return err
+		}
 		for _, change := range []func() error{
-			func() error { return t.states.use(owned.books, sumQuota, 100) },
-			func() error { return t.states.use(owned.books, userQuota, 100) },
+			func() error { return t.states.use(books, sumQuota, 100) },
+			func() error { return t.states.use(books, userQuota, 100) },
 			func() error {
-				for _, book := range owned.books {
+				for _, book := range books {
 					*book = quota.Book{}
 				}
 				return nil
 			},
-			func() error { clear(owned.books); return nil },
+			func() error { clear(books); return nil },
 		} {
 			if err := change(); err != nil {
 				return err
 			}
 			if err := t.agree(left); err != nil {
-				return fmt.Errorf("the caller has changed the books of %s: %w; keep a copy, all the way down", owned.whose, err)
+				return fmt.Errorf("the caller has changed the books of %s: %w; keep a copy, all the way down", owned.what, err)
 			}
 		}
 	}
@@ -276,15 +285,16 @@ func agreesWithSave(t *trial) error {
 	if err != nil {
 		return err
 	}
-	if err := t.agree(saved.books); err != nil {
+	books := tree(saved.books)
+	if err := t.agree(books); err != nil {
 		return fmt.Errorf("after Save: %w", err)
 	}
 	left, err := t.charge(1, userQuota)
 	if err != nil {
 		return err
 	}
-	saved.books[userQuota] = left[userQuota]
-	if err := t.agree(saved.books); err != nil {
+	books[userQuota] = left[userQuota]
+	if err := t.agree(books); err != nil {
 		return fmt.Errorf("after Save and Update: %w", err)
 	}
 	s, err := t.load()
@@ -295,7 +305,7 @@ func agreesWithSave(t *trial) error {
 	if err != nil {
 		return err
 	}
-	if wrong := difference("History", saved.history, loaded.history); wrong != "" {
+	if wrong := difference("History", tree(saved.history), tree(loaded.history)); wrong != "" {
 		return fmt.Errorf("after Save and Update: %s; Update leaves the history alone", wrong)
 	}
 	return nil
@@ -330,7 +340,7 @@ func losesNothing(t *trial) error {
 			})
 		}
 		group.Wait()
-		if err := errors.Join(errs[:]...); err != nil {
+		if err := cmp.Or(errs[:]...); err != nil {
 			return fmt.Errorf("an Update beside another failed: %w; let one wait, or run its fn again", err)
 		}
 		s, err := t.load()

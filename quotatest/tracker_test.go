@@ -63,7 +63,7 @@ func TestNewTrackerExpiresHoldsWhileTheClockMoves(t *testing.T) {
 	hold, err := tracker.Reserve(t.Context(), "one")
 	require.NoError(t, err)
 	clock.Set(hold.ExpiresAt())
-	require.ErrorIs(t, hold.Release(t.Context()), quota.ErrSettled)
+	require.ErrorIs(t, hold.Extend(t.Context(), time.Hour), quota.ErrSettled)
 	require.True(t, tracker.CanUse("one"))
 }
 

@@ -119,8 +119,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	failed := o.run(ctx, tasks)
 	took := time.Since(began)
 
-	out.printf("\n%s tasks in %.1f s, which were %s on their clock\n%s\n\n%s\n", thousands(int64(len(tasks))),
-		took.Seconds(), clock.simulated(took).Round(time.Second), &o.counts, tracker.DisplayStatus())
+	out.printf("\n%s tasks in %.1f s, which were %s on their clock\n%s\n\n%s\n", thousands(len(tasks)),
+		took.Seconds(), clock.simulated(took).Round(time.Second), o.counts.summary(), tracker.DisplayStatus())
 	mismatch := before.reconcile(out, &o.counts)
 	if err := errors.Join(failed, mismatch, tracker.Verify(), tracker.Close()); err != nil {
 		return fail(exitMismatch, err)

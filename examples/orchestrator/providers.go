@@ -14,7 +14,7 @@ import (
 func builtinQuotas() []quota.Quota {
 	return []quota.Quota{
 		{Name: "gemini_free", Limits: []quota.Limit{
-			{Unit: quota.UnitRequests, Max: 50, Window: quota.Daily(nil)},
+			{Unit: quota.UnitRequests, Max: 25, Window: quota.Daily(nil)},
 			{Unit: quota.UnitTokens, Max: 30_000, Window: quota.Refill(time.Minute)},
 		}},
 		{Name: "mistral_api", Limits: []quota.Limit{

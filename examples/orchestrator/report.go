@@ -67,18 +67,28 @@ func (c *counts) notStart(n int) {
 	c.notStarted += n
 }
 
-func (c *counts) String() string {
+// progress says how things stand while the workers work.
+func (c *counts) progress() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	text := fmt.Sprintf("%d answered, %d unknown, %d not sent, %d turned away",
-		c.all.known.requests, c.all.unknown.requests, c.notSent, c.turnedAway)
+	return fmt.Sprintf("%s, %d in flight", c.outcomes(), c.inFlight)
+}
+
+// summary says how things stand when they have finished.
+func (c *counts) summary() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fmt.Sprintf("%s\n%s fell over to a dearer provider, at most %d were in flight at once",
+		c.outcomes(), thousands(c.fellOver), c.peak)
+}
+
+func (c *counts) outcomes() string {
+	text := fmt.Sprintf("%s answered, %s of unknown outcome, %s not sent, %s turned away",
+		thousands(c.all.known.requests), thousands(c.all.unknown.requests), thousands(c.notSent), thousands(c.turnedAway))
 	if c.notStarted > 0 {
-		text += fmt.Sprintf(", %d not started", c.notStarted)
+		text += fmt.Sprintf(", %s not started", thousands(c.notStarted))
 	}
-	if c.inFlight > 0 {
-		return text + fmt.Sprintf("; %d in flight", c.inFlight)
-	}
-	return text + fmt.Sprintf("; %d fell over to a dearer provider, at most %d in flight", c.fellOver, c.peak)
+	return text
 }
 
 // A stock is how the providers stood when the run began.
@@ -111,7 +121,7 @@ func (s stock) print(out *printer, path string) {
 	}
 	for _, q := range s.quotas {
 		for _, limit := range q.Limits {
-			if limit.Used > 0 && !limit.ResetsAt.IsZero() {
+			if limit.Used > 0 {
 				used, most := amountText(limit.Unit, limit.Used), amountText(limit.Unit, limit.Max)
 				continuing("%-12s %s of %s %s used", q.Name, used, most, limit.Limit)
 			}
@@ -215,8 +225,8 @@ func dollars(pico int64) string {
 	return fmt.Sprintf("$%d.%04d", pico/quota.Dollar, pico%quota.Dollar/(quota.Dollar/10_000))
 }
 
-func thousands(n int64) string {
-	text := strconv.FormatInt(n, 10)
+func thousands[N int | int64](n N) string {
+	text := strconv.FormatInt(int64(n), 10)
 	for i := len(text) - 3; i > 0; i -= 3 {
 		text = text[:i] + "," + text[i:]
 	}

@@ -52,7 +52,7 @@ func (o *orchestrator) run(ctx context.Context, tasks []task) error {
 			}
 		})
 		if !o.perTask && (i+1)*10/len(tasks) > i*10/len(tasks) { // at each tenth
-			o.out.printf("%s of %s tasks: %s\n", thousands(int64(i+1)), thousands(int64(len(tasks))), &o.counts)
+			o.out.printf("%s of %s tasks: %s\n", thousands(i+1), thousands(len(tasks)), o.counts.progress())
 		}
 	}
 	workers.Wait()
