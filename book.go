@@ -100,12 +100,20 @@ func (b *Book) turn(r *rules, now int64) {
 }
 
 func (b *Book) turnDay(r *rules, now int64) {
-	if b.today.end != 0 && b.today.active() && !r.template {
-		b.finished = mergeDays(b.finished, []DaySummary{b.today.summary(b.name, r.location)})
-		b.changed = true
+	for now >= b.today.end {
+		next := now
+		if b.today.end != 0 && b.today.active() {
+			if !r.template {
+				b.finished = mergeDays(b.finished, []DaySummary{b.today.summary(b.name, r.location)})
+				b.changed = true
+			}
+			if len(b.holds.open) > 0 {
+				next = max(b.today.end, now-daysKept*day) // a day on which something is held is a day of its own
+			}
+		}
+		start, end := r.day(next)
+		b.today.restart(start, end)
 	}
-	start, end := r.day(now)
-	b.today.restart(start, end)
 }
 
 // expire ends a hold that nobody settled by its TTL.

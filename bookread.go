@@ -7,19 +7,24 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 )
 
 // fill makes the book what its JSON form says.
 func (b *Book) fill(form *bookJSON) error {
 	b.clock, b.closed = int64(form.Clock), int64(form.ClosedUntil)
 	b.tally = tally{form.Tally.Granted, form.Tally.Settled, form.Tally.Expired}
-	if b.tally.granted < 0 || b.tally.settled < 0 || b.tally.expired < 0 {
-		return errors.New("a negative tally")
+	if !counters(b.tally.granted, b.tally.settled, b.tally.expired) ||
+		b.tally.granted != b.tally.settled+b.tally.expired+int64(len(form.Holds)) {
+		return errors.New("a tally that does not add up")
 	}
 	for _, text := range slices.Sorted(maps.Keys(form.Accounts)) {
 		a, err := form.Accounts[text].account(text)
 		if err != nil {
 			return fmt.Errorf("account %q: %w", text, err)
+		}
+		if n := len(a.slices); !a.carries() && a.start > b.clock || n > 0 && a.slices[n-1].start > b.clock {
+			return fmt.Errorf("account %q: its window begins after the time of the book", text)
 		}
 		b.accounts = append(b.accounts, a)
 	}
@@ -56,8 +61,8 @@ func (b *Book) fill(form *bookJSON) error {
 		b.outbox = append(b.outbox, delivery{d.Alert, uint64(d.Writer), int64(d.Claimed)})
 	}
 	if from := form.Imported; from != nil {
-		if from.Used < 0 || from.Reserved < 0 {
-			return errors.New("a negative number imported")
+		if from.Used < 0 || from.Reserved < 0 || len(form.Holds) > 0 {
+			return errors.New("a negative number imported, or beside holds")
 		}
 		b.imported = &imported{from.Used, from.Reserved, int64(from.Ends)}
 	}
@@ -79,10 +84,10 @@ func (form accountJSON) account(text string) (*account, error) {
 	if a.window.kind == kindUnset || (Limit{Unit: a.unit, Window: a.window}).String() != text {
 		return nil, errors.New("its name is not that of its limit")
 	}
-	if a.max < 0 || a.used < 0 || a.reserved < 0 || a.part < 0 || a.armed < 0 {
-		return nil, errors.New("a negative number")
+	if a.max < 0 || a.used < 0 || a.reserved < 0 || a.part < 0 || !counters(a.armed) {
+		return nil, errors.New("a number that is negative or too large")
 	}
-	if a.reserved != 0 && a.window.kind != kindRefill || a.end < a.start && a.end != 0 {
+	if a.reserved != 0 && a.window.kind != kindRefill || !a.consistent() {
 		return nil, errors.New("numbers that contradict each other")
 	}
 	if a.window.kind == kindRefill && a.part >= a.length() {
@@ -108,6 +113,27 @@ func (form accountJSON) account(text string) (*account, error) {
 	return a, nil
 }
 
+// consistent reports whether what is used and the window's bounds can be those of its kind.
+func (a *account) consistent() bool {
+	switch a.window.kind {
+	case kindDaily, kindWeekly, kindMonthly:
+		return a.start < a.end
+	case kindEvery:
+		start, end := a.window.period(max(a.start, earliest), time.UTC)
+		return a.start == start && a.end == end
+	case kindSession:
+		return a.start < a.end || a.start == 0 && a.end == 0 && a.used == 0
+	case kindInFlight:
+		return a.used == 0 && a.start == 0 && a.end == 0
+	}
+	return a.end == 0
+}
+
+// counters reports whether numbers that only ever grow by one are not negative and can go on growing.
+func counters(numbers ...int64) bool {
+	return slices.Min(numbers) >= 0 && slices.Max(numbers) < math.MaxInt64/4
+}
+
 // fillHolds reads the holds and works out what the accounts have reserved.
 func (b *Book) fillHolds(form *bookJSON) error {
 	for _, one := range form.Holds {
@@ -115,8 +141,8 @@ func (b *Book) fillHolds(form *bookJSON) error {
 		if err != nil {
 			return err
 		}
-		if h.charged != 0 || b.holds.open[h.key] != nil || h.id != "" && b.holds.byID[h.id] != nil {
-			return fmt.Errorf("hold %s is there twice or has ended", h.key.text(""))
+		if h.charged != 0 || h.granted > b.clock || b.holds.open[h.key] != nil || h.id != "" && b.holds.byID[h.id] != nil {
+			return fmt.Errorf("hold %s is there twice, has ended or has not been granted yet", h.key.text(""))
 		}
 		b.holds.add(h)
 	}
@@ -173,14 +199,21 @@ func (form holdJSON) hold() (*hold, error) {
 		granted: int64(form.Granted), expires: int64(form.Expires), ttl: int64(form.TTL), charged: int64(form.Charged),
 		released: form.Released,
 	}
-	if h.expires == 0 || h.ttl <= 0 || len(h.amounts) == 0 {
+	if h.expires == 0 || h.ttl <= 0 || h.ttl > int64(longestWindow) || len(h.amounts) == 0 {
 		return nil, fmt.Errorf("hold %s is not complete", h.key.text(""))
+	}
+	input, _ := count(h.amounts, UnitInputTokens)
+	if output, _ := count(h.amounts, UnitOutputTokens); input > math.MaxInt64-output {
+		return nil, fmt.Errorf("hold %s is of more than can be counted", h.key.text(""))
+	}
+	if len(h.quotas) == 0 {
+		h.quotas = nil
 	}
 	return h, nil
 }
 
 func (d *dayTotals) fill(form *todayJSON) error {
-	if form.Start >= form.End || form.Calls < 0 || form.Denied < 0 || form.Expired < 0 {
+	if form.Start >= form.End || !counters(form.Calls, form.Denied, form.Expired) {
 		return errors.New("numbers that contradict each other")
 	}
 	d.start, d.end, d.last = int64(form.Start), int64(form.End), int64(form.Last)
@@ -189,14 +222,17 @@ func (d *dayTotals) fill(form *todayJSON) error {
 		d.unit(amount.Unit).used = amount.N
 	}
 	for _, amount := range form.Estimated {
+		if amount.N > d.used(amount.Unit) {
+			return errors.New("more is estimated than is used")
+		}
 		d.unit(amount.Unit).estimated = amount.N
 	}
 	for _, amount := range form.Peak {
 		d.unit(amount.Unit).peak = amount.N
 	}
 	for _, by := range slices.Sorted(maps.Keys(form.DeniedBy)) {
-		if form.DeniedBy[by] < 0 {
-			return errors.New("a negative number of refusals")
+		if !counters(form.DeniedBy[by]) {
+			return errors.New("a number of refusals that is negative or too large")
 		}
 		d.deniedBy = append(d.deniedBy, denial{by, form.DeniedBy[by]})
 	}

@@ -35,6 +35,7 @@ type saver struct {
 	upcoming *saveBatch
 	current  *saveBatch // that is being saved; nil: none
 	running  bool
+	idle     chan struct{} // closed when running ends
 	failed   error // of the last save
 	armed    bool  // the timer of FlushInterval, or of the next try, is set
 	disarm   func() bool
@@ -101,7 +102,7 @@ func (s *saver) begin() *saveBatch {
 	}
 	s.upcoming.callers++
 	if !s.running {
-		s.running = true
+		s.running, s.idle = true, make(chan struct{})
 		go s.run()
 	}
 	return s.upcoming
@@ -177,13 +178,16 @@ func (s *saver) run() {
 		batch, dirty, dropped := s.upcoming, s.dirty, s.dropped
 		if batch == nil {
 			s.running = false
+			close(s.idle)
 			s.mu.Unlock()
 			return
 		}
 		s.upcoming, s.dirty, s.dropped = nil, nil, nil
 		s.current = batch
 		s.mu.Unlock()
-		batch.err = s.save(dirty, dropped)
+		if len(dirty)+len(dropped) > 0 { // else the save before has saved it
+			batch.err = s.save(dirty, dropped)
+		}
 		if batch.err == nil {
 			s.tracker.alerts.saved(alerts)
 		}
@@ -270,6 +274,15 @@ func (s *saver) close(ctx context.Context) error {
 	s.mu.Unlock()
 	err := s.flush(ctx)
 	s.cancel()
+	s.mu.Lock()
+	idle, running := s.idle, s.running
+	s.mu.Unlock()
+	if running {
+		select {
+		case <-idle:
+		case <-ctx.Done(): // a Save that does not heed its context
+		}
+	}
 	return err
 }
 

@@ -226,7 +226,7 @@ func (s *holds) inOrder() []*hold {
 // expiryHeap orders open holds by when they expire.
 type expiryHeap []*hold
 
-func (e expiryHeap) Len() int           { return len(e) }
+func (e expiryHeap) Len() int { return len(e) }
 func (e expiryHeap) Less(i, j int) bool {
 	x, y := e[i], e[j]
 	if x.expires != y.expires {

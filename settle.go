@@ -302,7 +302,7 @@ func (b *Book) useUp(h *hold, rest []Amount, now int64) {
 	}
 	subtract(rest, portion)
 	if find(rest, UnitInputTokens) >= 0 || find(rest, UnitOutputTokens) >= 0 {
-		estimated = flat(estimated) // the part of the tokens that the usage does not name
+		estimated = flat(nil, estimated) // the part of the tokens that the usage does not name
 		if i, at := find(estimated, UnitTokens), find(portion, UnitTokens); i >= 0 && at >= 0 {
 			portion[at].N = saturatingAdd(portion[at].N, estimated[i].N)
 		}

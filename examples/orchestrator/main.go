@@ -149,7 +149,7 @@ func parseOptions(args []string, stdout io.Writer) (options, error) {
 	flags.StringVar(&opts.config, "config", "", "`FILE` of quotas as JSON (default: three built-in ones)")
 	flags.StringVar(&opts.state, "state", quota.DefaultPath, "`FILE` that keeps the usage from run to run")
 	flags.IntVar(&opts.workers, "workers", 512, "at most `N` tasks at once")
-	flags.Uint64Var(&opts.seed, "seed", 1, "`N` decides what the simulated providers do")
+	flags.Uint64Var(&opts.seed, "seed", 8, "`N` decides what the simulated providers do")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		fmt.Fprint(stdout, usage)
 		flags.SetOutput(stdout)
