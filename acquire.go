@@ -16,8 +16,9 @@ type acquisition struct {
 	asked   []asked  // All, then Any
 	amounts []Amount // of all that is asked, behind each other
 	names   []string // canonical, in order, each once
-	only    []string // while waiting: the canonical names that may be tried; nil: all
-	quiet   bool     // while waiting: refusals are not counted
+	waits   bool     // it does not overtake those that wait, and refusals are not counted
+	line    *waiter  // its own place among them; nil: behind all
+	free    []string // the canonical names for which nobody waits before it
 
 	// What apply has found out.
 	chosen   int // of asked; -1: none
@@ -195,6 +196,9 @@ func (o *acquisition) refusals() []refused { return o.denied }
 func (o *acquisition) apply(pages []page, _ int64) {
 	o.chosen, o.granted, o.existing, o.err, o.expires = -1, false, nil, nil, 0
 	o.denied, o.held, o.holding = o.denied[:0], o.held[:0], nil
+	if o.waits {
+		o.free = o.tracker.waiters.unblocked(o.line, o.names)
+	}
 	if o.id != "" && o.known(pages) {
 		return
 	}
@@ -288,6 +292,15 @@ func sameAmounts(a, b []Amount) bool {
 	return true
 }
 
+// judge says whether a quota admits, in which somebody who waits already comes first.
+func (o *acquisition) judge(p *page, one *asked) verdict {
+	v := p.book.judge(o.want(p, one), p.now)
+	if !v.refused && o.waits && !slices.Contains(o.free, one.canonical) {
+		return verdict{limit: -1, behind: true, refused: true}
+	}
+	return v
+}
+
 // admitAll reports whether every one of All admits.
 func (o *acquisition) admitAll(pages []page) bool {
 	var worst verdict
@@ -298,7 +311,7 @@ func (o *acquisition) admitAll(pages []page) bool {
 			break
 		}
 		p := o.page(pages, one.canonical)
-		v := p.book.judge(o.want(p, one), p.now)
+		v := o.judge(p, one)
 		if !v.refused {
 			continue
 		}
@@ -324,11 +337,8 @@ func (o *acquisition) admitAny(pages []page) bool {
 			continue
 		}
 		candidates = true
-		if o.only != nil && !slices.Contains(o.only, one.canonical) {
-			continue
-		}
 		p := o.page(pages, one.canonical)
-		v := p.book.judge(o.want(p, one), p.now)
+		v := o.judge(p, one)
 		if !v.refused {
 			o.chosen = i
 			return true
@@ -339,9 +349,7 @@ func (o *acquisition) admitAny(pages []page) bool {
 	if !candidates {
 		return true
 	}
-	if len(refusals) > 0 {
-		o.err = soonest(refusals)
-	}
+	o.err = soonest(refusals)
 	return false
 }
 
@@ -368,7 +376,7 @@ func soonest(refusals []*ExceededError) *ExceededError {
 }
 
 func (o *acquisition) deny(p *page, v verdict) {
-	if !o.quiet {
+	if !o.waits {
 		o.denied = append(o.denied, refused{p.book.name, p.book.denialOf(v)})
 	}
 }
@@ -418,6 +426,9 @@ func (o *acquisition) grant(pages []page) {
 		if i == first || o.asked[first].canonical == one.canonical {
 			o.expires, o.held = h.expires, append(o.held[:0], h.amounts...)
 		}
+	}
+	if o.line != nil {
+		o.tracker.waiters.grant(o.line)
 	}
 	o.granted, o.holding = true, names
 	if len(names) <= 1 {

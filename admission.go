@@ -12,7 +12,8 @@ type verdict struct {
 	retryAt  int64 // 0: not known
 	never    bool
 	hopeless bool
-	closed   bool
+	closed   bool // by the provider
+	behind   bool // others wait, who come first
 	refused  bool
 }
 
@@ -97,6 +98,10 @@ func (b *Book) refusal(v verdict, now int64) *ExceededError {
 		e.Reason = "the provider has closed it"
 		return e
 	}
+	if v.behind {
+		e.Reason = "others wait for it, who come first"
+		return e
+	}
 	a := b.limits[v.limit]
 	e.Limit = b.limitStatus(v.limit, now)
 	text := printable(a.text)
@@ -120,11 +125,18 @@ func (b *Book) refusal(v verdict, now int64) *ExceededError {
 // deny counts a refusal.
 func (b *Book) deny(v verdict) { b.today.deny(b.denialOf(v)) }
 
-const closedBy = "closed by the provider"
+// What refuses a call when it is no limit.
+const (
+	closedBy     = "closed by the provider"
+	behindOthers = "others were waiting"
+)
 
 func (b *Book) denialOf(v verdict) string {
 	if v.closed {
 		return closedBy
+	}
+	if v.behind {
+		return behindOthers
 	}
 	return b.limits[v.limit].text
 }

@@ -210,6 +210,9 @@ func (b *Book) match(r *rules, now int64) {
 	b.configured = r
 	b.limits = b.limits[:0]
 	for _, a := range b.accounts {
+		if a.rule != nil {
+			a.seen = max(a.seen, now) // it was configured until now
+		}
 		a.rule = nil
 		at := slices.IndexFunc(r.limits, func(rule limitRule) bool { return rule.text == a.text })
 		if at < 0 {
@@ -395,6 +398,17 @@ func (b *Book) claim(writer uint64, now int64) []Alert {
 	return due
 }
 
+// claimed returns those of the alerts with these IDs that the writer has claimed.
+func (b *Book) claimed(writer uint64, ids []string) []Alert {
+	var list []Alert
+	for _, d := range b.outbox {
+		if d.writer == writer && slices.Contains(ids, d.alert.ID) {
+			list = append(list, d.alert)
+		}
+	}
+	return list
+}
+
 // delivered takes alerts out of the outbox.
 func (b *Book) delivered(ids []string) {
 	before := len(b.outbox)
@@ -465,6 +479,17 @@ func (b *Book) nextTurn() int64 {
 	earlier(b.closed)
 	for _, a := range b.accounts {
 		earlier(a.end)
+	}
+	return next
+}
+
+// nextRenewal is when the first of the windows that open holds carry over ends; latest when there is none.
+func (b *Book) nextRenewal() int64 {
+	next := latest
+	for _, a := range b.accounts {
+		if a.carries() && a.end > b.clock {
+			next = min(next, a.end)
+		}
 	}
 	return next
 }

@@ -89,6 +89,8 @@ func (t *QuotaTracker) shut(pages []page) receipt {
 			p.book.changed = false
 			t.timer.consider(p.entry)
 			t.waiters.wake(p.entry.name)
+		} else if p.entry.rules.template {
+			t.timer.consider(p.entry) // a refusal has made an entry too, which is to be dropped one day
 		}
 	}
 	if r.changed && t.saver != nil {

@@ -36,8 +36,8 @@ type saver struct {
 	current  *saveBatch // that is being saved; nil: none
 	running  bool
 	idle     chan struct{} // closed when running ends
-	failed   error // of the last save
-	armed    bool  // the timer of FlushInterval, or of the next try, is set
+	failed   error         // of the last save
+	armed    bool          // the timer of FlushInterval, or of the next try, is set
 	disarm   func() bool
 	closed   bool
 

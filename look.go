@@ -58,17 +58,6 @@ func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
 	return d
 }
 
-// ask returns how a quota would refuse so much now, nil when it would not.
-func (t *QuotaTracker) ask(canonical string, list []Amount) *ExceededError {
-	e := t.entryOf(canonical)
-	now := t.view(e)
-	defer e.mu.Unlock()
-	if v := e.book.judge(e.rules.wanted(nil, list), now); v.refused {
-		return e.book.refusal(v, now)
-	}
-	return nil
-}
-
 // view locks an entry, brings its book to the newest state that can be had without waiting, and to now.
 func (t *QuotaTracker) view(e *entry) (now int64) {
 	if t.shared.active() {

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,7 +30,9 @@ type shared struct {
 
 	kept    []*call // usage not saved yet; touched by the running update alone
 	keeping atomic.Int64
-	number  uint64 // of the last batch
+	number  uint64       // of the last batch
+	unsure  []string     // IDs of alerts that an update whose outcome is not known has claimed; as kept
+	ahead   atomic.Int64 // by how much the store's clock is ahead of the tracker's
 }
 
 // A call is an operation on its way.
@@ -43,12 +46,16 @@ type call struct {
 	abandoned bool // its caller has gone
 }
 
+// shareASave is how many waiters try at once, so that they share a save.
+const shareASave = 64
+
 // updateLimit bounds one update, so that a store which never answers blocks nobody for ever.
 const updateLimit = 30 * time.Second
 
 func (s *shared) start(t *QuotaTracker, store SharedPersistence) {
 	s.tracker, s.store = t, store
 	s.refusals = make(map[refused]int64)
+	t.waiters.atOnce = shareASave
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 }
 
@@ -141,6 +148,7 @@ func (s *shared) run() {
 func (s *shared) update(calls []*call) {
 	s.number++
 	b := &updating{shared: s, calls: slices.Concat(s.kept, calls), number: s.number}
+	inLine(b.calls)
 	for _, c := range b.calls {
 		if names := c.op.quotas(); names == nil {
 			b.everything = b.everything || isRereading(c.op)
@@ -174,6 +182,24 @@ func (s *shared) update(calls []*call) {
 		b.keep(err)
 	}
 	s.finish(calls, err == nil)
+}
+
+// inLine puts the calls of waiters among themselves in the order in which they came, so that one of them does not find
+// itself behind another that comes after it in the batch.
+func inLine(calls []*call) {
+	var places []int
+	var waiting []*call
+	for i, c := range calls {
+		if op, ok := c.op.(*acquisition); ok && op.line != nil {
+			places, waiting = append(places, i), append(waiting, c)
+		}
+	}
+	slices.SortFunc(waiting, func(x, y *call) int {
+		return cmp.Compare(x.op.(*acquisition).line.ticket, y.op.(*acquisition).line.ticket)
+	})
+	for i, place := range places {
+		calls[place] = waiting[i]
+	}
 }
 
 func isRereading(op operation) bool {
@@ -289,6 +315,8 @@ func (b *updating) apply(tx *Tx) error {
 	b.now, b.due, b.counted = nanos(tx.Now), nil, false
 	if tx.Now.IsZero() {
 		b.now = t.now()
+	} else {
+		b.shared.ahead.Store(b.now - t.now())
 	}
 	b.books = make(map[string]*Book, len(b.names))
 	pages := make(map[string]*page, len(b.names))
@@ -379,8 +407,9 @@ func (b *updating) count(pages map[string]*page) {
 // close decides what becomes of a book.
 func (b *updating) close(tx *Tx, name string, p *page) {
 	t := b.shared.tracker
-	if p.book.changed && len(p.book.outbox) > 0 && !t.opening.Load() {
+	if len(p.book.outbox) > 0 && (p.book.changed || len(b.shared.unsure) > 0) && !t.opening.Load() {
 		b.due = append(b.due, p.book.claim(t.writer, b.now)...)
+		b.due = append(b.due, p.book.claimed(t.writer, b.shared.unsure)...)
 	}
 	switch {
 	case p.book.configured == nil:
@@ -405,7 +434,7 @@ func (b *updating) install() {
 		}
 		book.changed = false
 		e.mu.Lock()
-		e.book, e.seen, e.fetched = book, 0, b.now
+		e.book, e.seen, e.fetched = book, 0, t.now()
 		e.installs++
 		if !b.counted {
 			b.shared.showRefusals(e)
@@ -418,6 +447,9 @@ func (b *updating) install() {
 	}
 	b.settleRefusals()
 	t.alerts.claim(b.due, false)
+	for _, alert := range b.due {
+		b.shared.unsure = slices.DeleteFunc(b.shared.unsure, func(id string) bool { return id == alert.ID })
+	}
 }
 
 // settleRefusals forgets the refusals that have been saved and remembers those that have not.
@@ -425,7 +457,7 @@ func (b *updating) settleRefusals() {
 	b.shared.mu.Lock()
 	if b.counted {
 		for _, one := range b.refusals {
-			if b.books[one.quota] == nil {
+			if !slices.Contains(b.names, one.quota) {
 				continue
 			}
 			if b.shared.refusals[one.refused] -= one.n; b.shared.refusals[one.refused] <= 0 {
@@ -468,9 +500,16 @@ func (s *shared) showRefusals(e *entry) {
 // keep goes on in memory after an update that failed: what has happened counts, and goes out with the next update.
 func (b *updating) keep(err error) {
 	s, t := b.shared, b.shared.tracker
+	s.keeping.Add(1) // from here on nothing that is read from the store takes the place of what the entries know
+	for _, alert := range b.due {
+		s.unsure = insertNames(s.unsure, []string{alert.ID})
+	}
 	before := len(s.kept)
 	for i, c := range b.calls {
 		if i < before {
+			if c.batch == 0 {
+				c.batch = b.number
+			}
 			continue
 		}
 		switch op := c.op.(type) {

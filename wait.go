@@ -10,29 +10,37 @@ import (
 	"time"
 )
 
-// waiters queue for room, first come first served within each quota of this process.
+// waiters queue for room, first come first served within each quota of this process. A call joins them when it has been
+// refused once.
 type waiters struct {
 	count  atomic.Int64 // of those that wait, to look at before the lock is taken
-	mu     sync.Mutex   // protects queues
+	mu     sync.Mutex   // protects what follows
 	queues map[string][]*waiter
+	last   uint64 // the last ticket
+	atOnce int    // how many are let to try at once: several share a save
 }
 
 // A waiter is one call that waits, in the queue of each of its quotas.
 type waiter struct {
-	quotas []string
-	ready  chan struct{} // has room for one: something has changed
+	ticket  uint64
+	quotas  []string
+	granted bool          // by an operation that may not be over; it blocks nobody any more
+	ready   chan struct{} // has room for one: something has changed
 }
 
-func (w *waiters) enter(one *waiter) {
+func (w *waiters) enter(quotas []string) *waiter {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.queues == nil {
 		w.queues = make(map[string][]*waiter)
 	}
-	for _, name := range one.quotas {
+	w.last++
+	one := &waiter{ticket: w.last, quotas: quotas, ready: make(chan struct{}, 1)}
+	for _, name := range quotas {
 		w.queues[name] = append(w.queues[name], one)
 	}
 	w.count.Add(1)
+	return one
 }
 
 // exit takes a waiter out, and lets those look that are first now.
@@ -47,9 +55,23 @@ func (w *waiters) exit(one *waiter) {
 			continue
 		}
 		w.queues[name] = queue
-		queue[0].poke()
+		w.poke(name)
 	}
 	w.count.Add(-1)
+}
+
+// poke lets the first in a queue look again. w is locked.
+func (w *waiters) poke(name string) {
+	poked := 0
+	for _, one := range w.queues[name] {
+		if one.granted {
+			continue
+		}
+		one.poke()
+		if poked++; poked >= max(1, w.atOnce) {
+			return
+		}
+	}
 }
 
 func (one *waiter) poke() {
@@ -59,36 +81,52 @@ func (one *waiter) poke() {
 	}
 }
 
-// firstIn returns those of the quotas in whose queues nobody stands before one.
-func (w *waiters) firstIn(one *waiter) []string {
+// unblocked returns those of the quotas in which nobody waits before one; nil stands behind all. It takes back what an
+// operation that runs again has granted.
+func (w *waiters) unblocked(one *waiter, quotas []string) []string {
+	if one == nil && w.count.Load() == 0 {
+		return quotas
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var first []string
-	for _, name := range one.quotas {
-		if w.queues[name][0] == one {
-			first = append(first, name)
+	if one != nil {
+		one.granted = false
+	}
+	var free []string
+	for _, name := range quotas {
+		first := slices.IndexFunc(w.queues[name], func(other *waiter) bool { return !other.granted })
+		if first < 0 || w.queues[name][first] == one {
+			free = append(free, name)
 		}
 	}
-	return first
+	return free
 }
 
-// wake lets the first waiter of a quota look again.
+// grant notes that a waiter has got what it waits for, and lets the next look.
+func (w *waiters) grant(one *waiter) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	one.granted = true
+	for _, name := range one.quotas {
+		w.poke(name)
+	}
+}
+
+// wake lets the first waiters of a quota look again.
 func (w *waiters) wake(name string) {
 	if w.count.Load() == 0 {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if queue := w.queues[name]; len(queue) > 0 {
-		queue[0].poke()
-	}
+	w.poke(name)
 }
 
 func (w *waiters) wakeAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, queue := range w.queues {
-		queue[0].poke()
+	for name := range w.queues {
+		w.poke(name)
 	}
 }
 
@@ -114,19 +152,16 @@ func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Dur
 		return nil, fmt.Errorf("%w: name at least one quota in All or Any", ErrInvalidRequest)
 	}
 	deadline := t.cfg.Clock.Now().Add(most)
-	one := &waiter{quotas: slices.Clone(op.names), ready: make(chan struct{}, 1)}
-	t.waiters.enter(one)
-	defer t.waiters.exit(one)
+	var one *waiter
 	var refused *ExceededError
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, t.gaveUp(err, refused)
 		}
-		var r *Reservation
-		var err error
+		r, err := t.acquire(ctx, op.again(one))
 		before := refused
-		if r, refused, err = t.attempt(ctx, op.fresh(), t.waiters.firstIn(one)); refused == nil {
-			if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		if !errors.As(err, &refused) {
+			if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 				err = t.gaveUp(err, before)
 			}
 			return r, err
@@ -136,10 +171,18 @@ func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Dur
 			t.countRefusal(refused)
 			return nil, refused
 		}
+		if one == nil {
+			// Room that has come between the refusal and this is found by trying once more.
+			one = t.waiters.enter(op.names)
+			defer t.waiters.exit(one)
+			continue
+		}
 		sleep := refused.RetryAt.Sub(now)
 		if refused.RetryAt.IsZero() {
 			sleep = longest
 		}
+		// A budget that open holds alone keep full has room again when it turns, if nobody settles them before.
+		sleep = min(sleep, t.nextRenewal(op.names).Sub(now))
 		if most >= 0 {
 			sleep = min(sleep, deadline.Sub(now))
 		}
@@ -167,60 +210,24 @@ func (t *QuotaTracker) gaveUp(err error, refused *ExceededError) error {
 	return fmt.Errorf("quota: waiting: %w: %w", err, refused)
 }
 
-// attempt tries what the waiter is first for. Of what it is not, it only asks whether waiting can help.
-func (t *QuotaTracker) attempt(ctx context.Context, op *acquisition, first []string) (*Reservation, *ExceededError, error) {
-	blocked, tried := false, len(op.names) == len(first)
-	for i := range op.asked {
-		if op.asked[i].candidate {
-			tried = tried || slices.Contains(first, op.asked[i].canonical)
-		} else if !slices.Contains(first, op.asked[i].canonical) {
-			blocked = true
-		}
-	}
-	if !blocked && tried {
-		op.only = first
-		r, err := t.acquire(ctx, op)
-		var refused *ExceededError
-		if errors.As(err, &refused) {
-			return nil, refused, nil
-		}
-		return r, nil, err
-	}
-	return nil, t.outlook(op), nil
-}
-
-// fresh returns a copy to try with, so that one attempt shares nothing with the next.
-func (o *acquisition) fresh() *acquisition {
+// again returns a copy to try with, so that one attempt shares nothing with the next.
+func (o *acquisition) again(line *waiter) *acquisition {
 	return &acquisition{
-		tracker: o.tracker, id: o.id, ttl: o.ttl, quiet: true,
+		tracker: o.tracker, id: o.id, ttl: o.ttl, waits: true, line: line,
 		asked: slices.Clone(o.asked), amounts: slices.Clone(o.amounts), names: slices.Clone(o.names),
 	}
 }
 
-// outlook says how things stand for a request that has to queue behind others.
-func (t *QuotaTracker) outlook(op *acquisition) *ExceededError {
-	var all, candidates []*ExceededError
-	for i := range op.asked {
-		one := &op.asked[i]
-		refusal := t.ask(one.canonical, op.named(one))
-		if refusal == nil {
-			refusal = &ExceededError{Quota: one.canonical, Reason: "others wait for it"}
-		}
-		if one.candidate {
-			candidates = append(candidates, refusal)
-		} else {
-			all = append(all, refusal)
-		}
+// nextRenewal is when the first of the quotas' days, weeks and months ends; far away when they have none.
+func (t *QuotaTracker) nextRenewal(names []string) time.Time {
+	next := latest
+	for _, name := range names {
+		e := t.entryOf(name)
+		e.mu.Lock()
+		next = min(next, e.book.nextRenewal())
+		e.mu.Unlock()
 	}
-	for _, refusal := range all {
-		if refusal.hopeless {
-			return refusal
-		}
-	}
-	if len(candidates) > 0 {
-		return soonest(candidates)
-	}
-	return slices.MaxFunc(all, func(a, b *ExceededError) int { return a.RetryAt.Compare(b.RetryAt) })
+	return instant(next)
 }
 
 // countRefusal counts the refusal with which waiting ended.
@@ -230,7 +237,7 @@ func (t *QuotaTracker) countRefusal(e *ExceededError) {
 		refusals = []*ExceededError{e}
 	}
 	for _, one := range refusals {
-		by := "others were waiting"
+		by := behindOthers
 		switch {
 		case one.Limit.Unit != "":
 			by = one.Limit.String()
