@@ -152,8 +152,11 @@ func (t *QuotaTracker) takeBack(op *acquisition) {
 	}
 }
 
-// undo returns the operation that takes the grant back, nil when nothing was granted.
+// undo returns the operation that takes the grant back, or the part in another's; nil when nothing was granted.
 func (o *acquisition) undo() *settling {
+	if o.existing != nil {
+		return &settling{verb: verbUndo, settlement: settlement{key: o.existing.key}, names: o.existing.quotas}
+	}
 	if !o.granted {
 		return nil
 	}
@@ -232,6 +235,7 @@ func (o *acquisition) known(pages []page) bool {
 		b := pages[i].book
 		if h := b.holds.byID[o.id]; h != nil {
 			if o.matches(pages, h, b.name) {
+				o.join(pages, h.key)
 				o.existing = o.tracker.handle(h, b.name)
 			} else {
 				o.err = fmt.Errorf("%w: %q", ErrIDConflict, shortened(printable(o.id)))
@@ -244,6 +248,16 @@ func (o *acquisition) known(pages []page) bool {
 		}
 	}
 	return false
+}
+
+// join notes that one more call was given a reservation, so that it stays when the one that opened it gives up.
+func (o *acquisition) join(pages []page, key holdKey) {
+	for i := range pages {
+		if h := pages[i].book.holds.open[key]; h != nil {
+			h.joined++
+			pages[i].book.changed = true
+		}
+	}
 }
 
 // matches reports whether an open hold is what the request asks for: all of All and one of Any, with these amounts.

@@ -122,9 +122,6 @@ func (b *Book) refusal(v verdict, now int64) *ExceededError {
 	return e
 }
 
-// deny counts a refusal.
-func (b *Book) deny(v verdict) { b.today.deny(b.denialOf(v)) }
-
 // What refuses a call when it is no limit.
 const (
 	closedBy     = "closed by the provider"

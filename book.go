@@ -170,6 +170,9 @@ func (b *Book) reanchor(r *rules, now int64) {
 	ahead := b.clock
 	b.clock = now
 	for _, a := range b.accounts {
+		if a.location == nil {
+			a.location, _ = r.zone(a.window.zone) // the book has just been read and is not matched yet
+		}
 		a.reanchor(now)
 	}
 	for h := range b.holds.each {

@@ -64,6 +64,7 @@ type holdJSON struct {
 	Expires  moment    `json:"expires"`
 	TTL      span      `json:"ttl"`
 	Charged  moment    `json:"charged,omitempty"`
+	Joined   int64     `json:"joined,omitempty"`
 	Released bool      `json:"released,omitempty"`
 }
 
@@ -284,7 +285,7 @@ func (h *hold) form() holdJSON {
 	return holdJSON{
 		Key: keyText(h.key), ID: h.id, Name: h.name, Quotas: h.quotas, Amounts: h.amounts, Asked: h.asked,
 		Granted: moment(h.granted), Expires: moment(h.expires), TTL: span(h.ttl), Charged: moment(h.charged),
-		Released: h.released,
+		Joined: h.joined, Released: h.released,
 	}
 }
 

@@ -36,6 +36,9 @@ func (t *QuotaTracker) change(ctx context.Context, op operation) error {
 
 func (t *QuotaTracker) now() int64 { return nanos(t.cfg.Clock.Now()) }
 
+// bookTime is the time of the books: that of a shared store with a clock of its own, as far as it is known.
+func (t *QuotaTracker) bookTime() int64 { return t.now() + t.shared.ahead.Load() }
+
 // open locks the entries of canonical names, which are ordered and occur once, and brings their books to the time that
 // is read once all locks are held: a time read before could rewind a book.
 func (t *QuotaTracker) open(pages []page, names []string) []page {
@@ -57,7 +60,7 @@ func (t *QuotaTracker) lock(pages []page) []page {
 			pages[i].entry = t.entryOf(e.name)
 		}
 	}
-	now := t.now()
+	now := t.bookTime()
 	for i := range pages {
 		p := &pages[i]
 		p.book = p.entry.book

@@ -224,9 +224,3 @@ func (o *openIDs) crowded() map[string][]string {
 	}
 	return copied
 }
-
-func (o *openIDs) swept() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.sweep = 2 * len(o.quotas)
-}

@@ -61,7 +61,7 @@ type ExceededError struct {
 	Never     bool        // larger than the limit itself: no wait helps
 	Reason    string      // one clause for people
 
-	hopeless bool             // no passage of time and no settlement can make it fit
+	hopeless bool             // no passage of time can make it fit: Never, or a Lifetime that is used up
 	all      []*ExceededError // every candidate's refusal, when several were asked
 }
 

@@ -53,6 +53,7 @@ type hold struct {
 	expires int64
 	ttl     int64
 	charged int64 // when it expired, and was charged; 0: open
+	joined  int64 // how many calls with its ID were given it beside the one that opened it
 
 	released     bool // it expired, and was given back
 	slot         int  // in the expiry heap

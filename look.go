@@ -64,7 +64,7 @@ func (t *QuotaTracker) view(e *entry) (now int64) {
 		t.shared.freshen(e)
 	}
 	e.mu.Lock()
-	return e.book.advance(e.rules, t.now())
+	return e.book.advance(e.rules, t.bookTime())
 }
 
 // Status returns how a quota stands; false when the name is unknown.

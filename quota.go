@@ -230,8 +230,14 @@ func (t *QuotaTracker) SetQuotas(ctx context.Context, quotas []Quota) error {
 	if err != nil {
 		return err
 	}
-	t.current.Store(config)
-	return t.applyConfiguration(ctx)
+	before := t.current.Swap(config)
+	err = t.applyConfiguration(ctx)
+	if err != nil {
+		t.current.Store(before)
+		t.entries.configure(t, before)
+		t.waiters.wakeAll()
+	}
+	return err
 }
 
 // Reset makes what a quota has used 0 and arms its alerts again. Open reservations and today's totals stay.

@@ -40,6 +40,9 @@ func (d *dueHeap) Pop() any {
 // consider puts an entry, whose lock is held, on the schedule for when something in it is due next.
 func (s *schedule) consider(e *entry) {
 	at := e.nextDue()
+	if at != 0 {
+		at = max(at-s.tracker.shared.ahead.Load(), earliest) // the store's clock may be another
+	}
 	if at == 0 || e.due != 0 && e.due <= at {
 		return
 	}

@@ -420,9 +420,15 @@ func (b *Book) reset(now int64) {
 	b.changed = true
 }
 
-// undo takes back a grant that its caller was never told of. It leaves no trace but the peak of the day.
+// undo takes back a grant that its caller was never told of. It leaves no trace but the peak of the day. A hold that
+// other calls were given too stays theirs.
 func (b *Book) undo(key holdKey, now int64) {
 	if h, open := b.holds.open[key]; open {
+		if h.joined > 0 {
+			h.joined--
+			b.changed = true
+			return
+		}
 		b.holds.remove(h)
 		b.giveBack(h, h.amounts, now)
 		b.tally.settled++

@@ -267,25 +267,37 @@ func (s *shared) close(ctx context.Context) error {
 	if s.disarm != nil {
 		s.disarm()
 	}
-	busy := s.running || len(s.refusals) > 0 || s.keeping.Load() > 0
+	s.mu.Unlock()
+	_ = s.rest(ctx)
+	s.mu.Lock()
+	left := len(s.refusals) > 0 || s.keeping.Load() > 0
 	s.mu.Unlock()
 	var err error
-	if busy {
+	if left {
 		err = s.flush(ctx)
 	}
 	s.mu.Lock()
 	s.closed = true
-	idle, running := s.idle, s.running
 	s.mu.Unlock()
-	if running {
-		select {
-		case <-idle:
-		case <-ctx.Done():
-			err = errors.Join(err, ctx.Err())
-		}
-	}
+	err = errors.Join(err, s.rest(ctx))
 	s.cancel()
 	return err
+}
+
+// rest returns when no update runs.
+func (s *shared) rest(ctx context.Context) error {
+	s.mu.Lock()
+	idle, running := s.idle, s.running
+	s.mu.Unlock()
+	if !running {
+		return nil
+	}
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // updating is one update of the store. What apply finds out is made anew each time it runs.
@@ -325,7 +337,7 @@ func (b *updating) apply(tx *Tx) error {
 		if book == nil {
 			book = &Book{}
 		}
-		book.name = name
+		book.name, book.changed = name, false
 		e := t.entryOf(name)
 		b.books[name] = book
 		pages[name] = &page{entry: e, book: book}
@@ -408,8 +420,8 @@ func (b *updating) count(pages map[string]*page) {
 func (b *updating) close(tx *Tx, name string, p *page) {
 	t := b.shared.tracker
 	if len(p.book.outbox) > 0 && (p.book.changed || len(b.shared.unsure) > 0) && !t.opening.Load() {
+		b.due = append(b.due, p.book.claimed(t.writer, b.shared.unsure)...) // before it claims new ones
 		b.due = append(b.due, p.book.claim(t.writer, b.now)...)
-		b.due = append(b.due, p.book.claimed(t.writer, b.shared.unsure)...)
 	}
 	switch {
 	case p.book.configured == nil:
@@ -432,6 +444,7 @@ func (b *updating) install() {
 		if e == nil {
 			e = t.entryOf(name)
 		}
+		changed := book.changed
 		book.changed = false
 		e.mu.Lock()
 		e.book, e.seen, e.fetched = book, 0, t.now()
@@ -443,7 +456,9 @@ func (b *updating) install() {
 			t.timer.consider(e)
 		}
 		e.mu.Unlock()
-		t.waiters.wake(name)
+		if changed { // a waiter that was refused again must not wake itself
+			t.waiters.wake(name)
+		}
 	}
 	b.settleRefusals()
 	t.alerts.claim(b.due, false)
@@ -515,10 +530,11 @@ func (b *updating) keep(err error) {
 		switch op := c.op.(type) {
 		case *acquisition:
 			c.err = asNotSaved(err)
-			if undo := op.undo(); undo != nil {
-				s.kept = append(s.kept, &call{op: undo, at: c.at})
+			// Whether it has joined another's is not known: that one stays, at worst until it expires.
+			if op.granted {
+				s.kept = append(s.kept, &call{op: op.undo(), at: c.at})
 			}
-			op.granted = false
+			op.granted, op.existing = false, nil
 			continue
 		case *searching, *rereading:
 			c.err = fmt.Errorf("quota: reading the state: %w", err)
@@ -546,7 +562,7 @@ func (t *QuotaTracker) applyHere(c *call) bool {
 	var few [4]page
 	pages := t.open(few[:0], c.op.quotas())
 	if c.at == 0 {
-		c.at = t.now()
+		c.at = t.bookTime()
 	}
 	before := make([]bool, len(pages))
 	for i := range pages {

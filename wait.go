@@ -167,7 +167,7 @@ func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Dur
 			return r, err
 		}
 		now := t.cfg.Clock.Now()
-		if refused.hopeless || most >= 0 && (!now.Before(deadline) || refused.RetryAt.After(deadline)) {
+		if refused.hopeless || most >= 0 && (!now.Before(deadline) || refused.beyond(deadline)) {
 			t.countRefusal(refused)
 			return nil, refused
 		}
@@ -186,12 +186,17 @@ func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Dur
 		if most >= 0 {
 			sleep = min(sleep, deadline.Sub(now))
 		}
-		if t.shared.active() {
-			sleep = min(sleep, lookAgain)
-		}
 		stop := t.cfg.Clock.AfterFunc(max(sleep, 0), one.poke)
+		if !t.cfg.Clock.Now().Before(now.Add(sleep)) {
+			one.poke() // the clock has been set forward in the meantime
+		}
+		var others <-chan time.Time
+		if t.shared.active() {
+			others = time.After(lookAgain) // other processes save in real time, whatever the clock
+		}
 		select {
 		case <-one.ready:
+		case <-others:
 		case <-ctx.Done():
 		case <-t.closed:
 			stop()
@@ -199,6 +204,18 @@ func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Dur
 		}
 		stop()
 	}
+}
+
+// beyond reports whether nothing that was asked for can be had before the deadline. What has no time to try again may be
+// had at any moment.
+func (e *ExceededError) beyond(deadline time.Time) bool {
+	all := e.all
+	if len(all) == 0 {
+		all = []*ExceededError{e}
+	}
+	return !slices.ContainsFunc(all, func(one *ExceededError) bool {
+		return !one.hopeless && !one.RetryAt.After(deadline)
+	})
 }
 
 // gaveUp is the error of a call whose ctx has ended, with the refusal that it was waiting behind.

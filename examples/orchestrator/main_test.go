@@ -80,7 +80,8 @@ func TestTasksFallOverToTheNextProviderAndAreTurnedAwayAfterTheLast(t *testing.T
 		tasks.WriteString(`{"id": "` + id + `", "prompt_tokens": 10, "max_output_tokens": 5}` + "\n")
 	}
 	// With this seed none of the calls fails.
-	got := runWith(t, "-config", config, "-tasks", fileWith(t, tasks.String()), "-state", stateIn(t), "-speed", "100", "-seed", "4")
+	got := runWith(t, "-config", config, "-tasks", fileWith(t, tasks.String()), "-state", stateIn(t),
+		"-speed", "100", "-seed", "4")
 	require.Zero(t, got.code, got.stderr)
 	require.Contains(t, got.stdout, "5 answered, 0 of unknown outcome, 0 not sent, 2 turned away\n3 fell over")
 	require.Contains(t, got.stdout, "totals match")
@@ -216,7 +217,7 @@ func TestBadTasksNameTheirLine(t *testing.T) {
 		"cut off":         {`{"id": "b"`, "unexpected EOF"},
 		"an array":        {`[]`, "array"},
 		"null":            {`null`, "id is missing"},
-		"unknown field":   {`{"id": "b", "prompt_tokens": 1, "max_output_tokens": 1, "model": "x"}`, `"model"`},
+		"unknown field":   {`{"id": "b", "model": "x", "prompt_tokens": 1, "max_output_tokens": 1}`, `"model"`},
 		"two on a line":   {`{"id": "b", "prompt_tokens": 1, "max_output_tokens": 1} {}`, "more than one"},
 		"no id":           {`{"prompt_tokens": 1, "max_output_tokens": 1}`, "id is missing"},
 		"id for terminal": {`{"id": "\u001b[2J", "prompt_tokens": 1, "max_output_tokens": 1}`, "printed"},

@@ -130,7 +130,7 @@ func (s stock) print(out *printer, path string) {
 			continuing("%-12s %d calls today", q.Name, q.Today.Calls)
 		}
 		if q.Reservations > 0 {
-			continuing("%-12s %d calls left open by a run that was killed: charged as held when they expire", q.Name, q.Reservations)
+			continuing("%-12s %d still open, of a run that was killed: charged as held when they expire", q.Name, q.Reservations)
 		}
 	}
 	if fresh {

@@ -60,8 +60,9 @@ func (o *orchestrator) run(ctx context.Context, tasks []task) error {
 	case err := <-failure:
 		return err
 	default:
-		return nil
 	}
+	// A reservation that Ctrl-C overtook while it was being saved is taken back by the next save.
+	return o.tracker.Flush(context.WithoutCancel(ctx))
 }
 
 // do reserves, sends and settles one task.
