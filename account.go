@@ -294,7 +294,10 @@ func (a *account) amend(charged, actual, granted, at, now int64) {
 		return
 	case kindRefill:
 		if stands {
-			a.used -= min(lower, a.outstanding(charged, granted, now), a.used)
+			refund := min(lower, a.outstanding(charged, granted, now))
+			fromUsed := min(refund, a.used)
+			a.used -= fromUsed
+			a.reserved -= min(refund-fromUsed, a.reserved) // where rounding has left it
 		}
 		a.charge(overrun, now)
 		return

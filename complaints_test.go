@@ -140,9 +140,13 @@ func TestSettlingTwiceInParallelCountsOnce(t *testing.T) {
 		request := quota.Request{All: []string{"q"}, ID: id, Amounts: []quota.Amount{quota.Requests(2)}}
 		var settled atomic.Int64
 		var done sync.WaitGroup
+		var handles []*quota.Reservation
 		for range 4 {
 			r, err := tracker.Acquire(t.Context(), request) // a retry of the same task
 			require.NoError(t, err)
+			handles = append(handles, r)
+		}
+		for _, r := range handles {
 			done.Go(func() {
 				if err := r.Commit(context.Background(), quota.Requests(2)); err == nil {
 					settled.Add(1)

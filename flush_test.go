@@ -14,14 +14,14 @@ import (
 	"example.com/quota/quotatest"
 )
 
-const interval = 10 * time.Second
+const flushInterval = 10 * time.Second
 
 func TestWithAFlushIntervalCallsReturnBeforeTheyAreSavedAndTheTimerSaves(t *testing.T) {
 	ctx := t.Context()
 	path := newStatePath(t)
 	clock := quotatest.NewClock(morning)
 	var log alertLog
-	tracker := startOn(t, quota.NewJSONFile(path), withClock(clock), withFlushInterval(interval), withAlerts(log.note))
+	tracker := startOn(t, quota.NewJSONFile(path), withClock(clock), withFlushInterval(flushInterval), withAlerts(log.note))
 	saved := func() stand {
 		t.Helper()
 		state, err := quota.NewJSONFile(path).Load(ctx)
@@ -32,7 +32,7 @@ func TestWithAFlushIntervalCallsReturnBeforeTheyAreSavedAndTheTimerSaves(t *test
 	require.Equal(t, []int{50}, log.thresholds())
 	r, err := tracker.Reserve(ctx, "calls", quota.Requests(5))
 	require.NoError(t, err)
-	clock.Advance(interval - 1)
+	clock.Advance(flushInterval - 1)
 	require.Equal(t, stand{}, saved())
 	clock.Advance(1)
 	require.Equal(t, stand{60, 5}, saved(), "at least that often")
@@ -56,7 +56,7 @@ func stateOf(t *testing.T, state *quota.State) quota.Persistence {
 func TestATimerThatFindsNothingToSaveSavesNothing(t *testing.T) {
 	store := &plainStore{}
 	clock := quotatest.NewClock(morning)
-	tracker := startOn(t, store, withClock(clock), withFlushInterval(interval))
+	tracker := startOn(t, store, withClock(clock), withFlushInterval(flushInterval))
 	require.NoError(t, tracker.RecordUsage(t.Context(), "calls"))
 	clock.Advance(24 * time.Minute)
 	require.Equal(t, 1, store.count())
@@ -70,20 +70,20 @@ func TestAfterAFailedFlushReservationsAreRefusedUntilOneSucceeds(t *testing.T) {
 	path := newStatePath(t)
 	dir := filepath.Dir(path)
 	clock := quotatest.NewClock(morning)
-	tracker := startOn(t, quota.NewJSONFile(path), withClock(clock), withFlushInterval(interval))
+	tracker := startOn(t, quota.NewJSONFile(path), withClock(clock), withFlushInterval(flushInterval))
 	held, err := tracker.Reserve(ctx, "calls", quota.Requests(10))
 	require.NoError(t, err)
 	require.NoError(t, os.Rename(dir, dir+".away"))
 	require.NoError(t, os.WriteFile(dir, nil, 0o600))
 	_, err = tracker.Reserve(ctx, "calls")
 	require.NoError(t, err, "nobody knows of the outage yet")
-	clock.Advance(interval)
+	clock.Advance(flushInterval)
 	for range 2 {
 		_, err = tracker.Reserve(ctx, "calls")
 		require.ErrorIs(t, err, quota.ErrNotSaved)
 		require.ErrorContains(t, err, dir)
 		require.NoError(t, tracker.RecordUsage(ctx, "calls"), "usage is taken all the same")
-		clock.Advance(interval)
+		clock.Advance(flushInterval)
 	}
 	require.NoError(t, held.Commit(ctx, quota.Requests(20)))
 	require.ErrorIs(t, tracker.Flush(ctx), quota.ErrNotSaved)
@@ -91,7 +91,7 @@ func TestAfterAFailedFlushReservationsAreRefusedUntilOneSucceeds(t *testing.T) {
 
 	require.NoError(t, os.Remove(dir))
 	require.NoError(t, os.Rename(dir+".away", dir))
-	clock.Advance(interval)
+	clock.Advance(flushInterval)
 	_, err = tracker.Reserve(ctx, "calls", quota.Requests(3))
 	require.NoError(t, err)
 	require.NoError(t, tracker.Close())
@@ -100,21 +100,21 @@ func TestAfterAFailedFlushReservationsAreRefusedUntilOneSucceeds(t *testing.T) {
 
 func TestATrackerWithAFlushIntervalOwnsItsFileAlone(t *testing.T) {
 	path := newStatePath(t)
-	alone := startOn(t, quota.NewJSONFile(path), withFlushInterval(interval))
+	alone := startOn(t, quota.NewJSONFile(path), withFlushInterval(flushInterval))
 	_, err := openOn(quota.NewJSONFile(path))
 	require.ErrorIs(t, err, quota.ErrLocked)
-	_, err = openOn(quota.NewJSONFile(path), withFlushInterval(interval))
+	_, err = openOn(quota.NewJSONFile(path), withFlushInterval(flushInterval))
 	require.ErrorIs(t, err, quota.ErrLocked)
 	require.NoError(t, alone.Close())
 
 	one, two := startOn(t, quota.NewJSONFile(path)), startOn(t, quota.NewJSONFile(path))
-	_, err = openOn(quota.NewJSONFile(path), withFlushInterval(interval))
+	_, err = openOn(quota.NewJSONFile(path), withFlushInterval(flushInterval))
 	require.ErrorIs(t, err, quota.ErrLocked)
 	require.NoError(t, one.Close())
-	_, err = openOn(quota.NewJSONFile(path), withFlushInterval(interval))
+	_, err = openOn(quota.NewJSONFile(path), withFlushInterval(flushInterval))
 	require.ErrorIs(t, err, quota.ErrLocked)
 	require.NoError(t, two.Close())
-	again := startOn(t, quota.NewJSONFile(path), withFlushInterval(interval))
+	again := startOn(t, quota.NewJSONFile(path), withFlushInterval(flushInterval))
 	require.NoError(t, again.RecordUsage(t.Context(), "calls"))
 	require.NoError(t, again.Close())
 }
@@ -122,7 +122,7 @@ func TestATrackerWithAFlushIntervalOwnsItsFileAlone(t *testing.T) {
 func TestACloseThatCannotFlushSaysSo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &plainStore{gate: make(chan struct{})}
-		tracker := startOn(t, store, withFlushInterval(interval))
+		tracker := startOn(t, store, withFlushInterval(flushInterval))
 		require.NoError(t, tracker.RecordUsage(t.Context(), "calls"))
 		began := time.Now()
 		err := tracker.Close()
@@ -135,7 +135,7 @@ func TestACloseThatCannotFlushSaysSo(t *testing.T) {
 func TestAContextBoundsTheWaitForAFlush(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &plainStore{gate: make(chan struct{})}
-		tracker := startOn(t, store, withFlushInterval(interval))
+		tracker := startOn(t, store, withFlushInterval(flushInterval))
 		require.NoError(t, tracker.RecordUsage(t.Context(), "calls"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -152,12 +152,12 @@ func TestWhatACrashLosesIsAtMostOneInterval(t *testing.T) {
 	ctx := t.Context()
 	store := &plainStore{}
 	clock := quotatest.NewClock(morning)
-	tracker := startOn(t, store, withClock(clock), withFlushInterval(interval), withQuotas(calls(1000)))
+	tracker := startOn(t, store, withClock(clock), withFlushInterval(flushInterval), withQuotas(calls(1000)))
 	for second := range 100 {
 		require.NoError(t, tracker.RecordUsage(ctx, "calls"))
 		clock.Advance(time.Second)
 		lost := int64(second+1) - standIn(t, store.copied(), withQuotas(calls(1000))).used
-		require.LessOrEqual(t, lost, int64(interval/time.Second))
+		require.LessOrEqual(t, lost, int64(flushInterval/time.Second))
 	}
 	require.LessOrEqual(t, store.count(), 11)
 }

@@ -311,3 +311,18 @@ func TestTimerSettlesExpiriesNobodyAsksAbout(t *testing.T) {
 	require.Equal(t, []int{50}, alerts.thresholds())
 	require.Equal(t, monday.Add(15*time.Minute), alerts.all()[0].At)
 }
+
+func TestSameIDReturnsTheCandidateThatAdmittedEvenWhenAnEarlierOneHasRoomAgain(t *testing.T) {
+	tracker, _ := quotatest.New(t, daily(1), quota.Quota{Name: "second", Limits: []quota.Limit{{Max: 5}}})
+	occupied := mustReserve(t, tracker, "q")
+	request := quota.Request{Any: []quota.Candidate{{Quota: "q"}, {Quota: "second"}}, ID: "task"}
+	first, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.NoError(t, occupied.Release(t.Context()))
+	again, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, "second", first.Quota())
+	require.Equal(t, "second", again.Quota())
+	requireLimit(t, tracker, "q", 0, 0)
+	requireLimit(t, tracker, "second", 0, 1)
+}

@@ -130,6 +130,8 @@ func TestClockThatStepsBackByUpToADayDoesNotReopenAWindow(t *testing.T) {
 			requireLimit(t, tracker, "q", 100, 0)
 			clock.Set(monday.Add(24 * time.Hour))
 			requireLimit(t, tracker, "q", 100, 0)
+			clock.Set(monday.Add(48*time.Hour + time.Nanosecond))
+			requireLimit(t, tracker, "q", 100, 0)
 			clock.Set(monday.Add(72*time.Hour + time.Minute))
 			mustReserve(t, tracker, "q", quota.Requests(100))
 		})

@@ -312,7 +312,7 @@ func agreesWithSave(t *trial) error {
 }
 
 func losesNothing(t *trial) error {
-	const rounds = 20
+	const rounds = 12
 	type writer struct {
 		names []string
 		book  string
@@ -330,7 +330,10 @@ func losesNothing(t *trial) error {
 			wanted[w.book] += rounds
 			group.Go(func() {
 				for range rounds {
-					if _, errs[i] = t.update(w.names, func(tx *quota.Tx) error {
+					if errs[i] = t.shared.Update(t.ctx, w.names, func(tx *quota.Tx) error {
+						if err := t.wrongTx(tx, w.names); err != nil {
+							return err
+						}
 						runtime.Gosched() // the other one may come in between
 						return t.states.use(tx.Books, w.book, 1)
 					}); errs[i] != nil {

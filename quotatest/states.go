@@ -103,9 +103,9 @@ func decode(data []byte) *quota.State {
 	return s
 }
 
-// large returns a state of more than a megabyte: many users, and ninety days of many quotas.
+// large returns a state of more than half a megabyte: many users, and ninety days of many quotas.
 func (s *states) large() (*quota.State, error) {
-	const users, historied = 1000, 20
+	const users, historied = 600, 20
 	large := s.late()
 	pattern, err := json.Marshal(large.Books[userQuota])
 	if err != nil {
@@ -149,49 +149,50 @@ func (r *recorder) Save(_ context.Context, s *quota.State) (err error) {
 func record() (*states, error) {
 	var recorded states
 	clock := NewClock(start().Add(9 * time.Hour))
-	var store recorder
-	tracker, err := newTracker(context.Background(), &store, clock, sampleQuotas())
-	if err != nil {
-		return nil, err
-	}
-	defer tracker.Close()
-	if err := firstDay(tracker); err != nil {
-		return nil, err
-	}
-	recorded.first = store.saved
-	if err := laterDays(tracker, clock); err != nil {
-		return nil, err
-	}
-	recorded.last, recorded.end = store.saved, clock.Now()
-
-	var named recorder
-	other, err := newTracker(context.Background(), &named, clock, sampleQuotas())
-	if err != nil {
-		return nil, err
-	}
-	defer other.Close()
-	for i, name := range unusualNames() {
-		if err := other.RecordUsage(context.Background(), name, quota.Requests(int64(i))); err != nil {
+	first, last, named := new(recorder), new(recorder), new(recorder)
+	for _, step := range []struct {
+		from, to *recorder
+		run      func(*quota.QuotaTracker) error
+	}{
+		{nil, first, firstDay},
+		{first, last, func(tracker *quota.QuotaTracker) error { return laterDays(tracker, clock) }},
+		{nil, named, manyNames},
+	} {
+		if step.from != nil {
+			step.to.state = decode(step.from.saved)
+		}
+		tracker, err := newTracker(context.Background(), step.to, clock, sampleQuotas())
+		if err != nil {
+			return nil, err
+		}
+		if err := errors.Join(step.run(tracker), tracker.Close()); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal(step.to.saved, new(quota.State)); err != nil {
 			return nil, err
 		}
 	}
-	recorded.names = named.saved
+	recorded.first, recorded.last, recorded.names, recorded.end = first.saved, last.saved, named.saved, clock.Now()
 
-	for _, data := range [][]byte{recorded.first, recorded.last, recorded.names} {
-		if err := json.Unmarshal(data, new(quota.State)); err != nil {
-			return nil, err
-		}
-	}
-	last := recorded.late()
+	late := recorded.late()
 	for _, name := range []string{callQuota, freeQuota, userQuota, sumQuota} {
-		if last.Books[name] == nil {
+		if late.Books[name] == nil {
 			return nil, fmt.Errorf("the tracker has saved no book of %s", name)
 		}
 	}
-	if len(last.History[callQuota]) == 0 || len(last.History[freeQuota]) == 0 {
+	if len(late.History[callQuota]) == 0 || len(late.History[freeQuota]) == 0 {
 		return nil, fmt.Errorf("the tracker has saved no history of %s or %s", callQuota, freeQuota)
 	}
 	return &recorded, nil
+}
+
+func manyNames(tracker *quota.QuotaTracker) error {
+	for i, name := range unusualNames() {
+		if err := tracker.RecordUsage(context.Background(), name, quota.Requests(int64(i))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func firstDay(tracker *quota.QuotaTracker) error {
@@ -294,8 +295,10 @@ func (s *states) used(books map[string]*quota.Book, name string) (int64, error) 
 	if err != nil {
 		return 0, err
 	}
-	defer tracker.Close()
 	status, ok := tracker.Status(name)
+	if err := tracker.Close(); err != nil {
+		return 0, err
+	}
 	if !ok || len(status.Limits) != 1 {
 		return 0, fmt.Errorf("the suite finds no limit of %s", name)
 	}
