@@ -16,6 +16,7 @@ type acquisition struct {
 	asked   []asked  // All, then Any
 	amounts []Amount // of all that is asked, behind each other
 	names   []string // canonical, in order, each once
+	leave   func()   // lets the next call with the same ID in; nil: there is no ID
 	waits   bool     // it does not overtake those that wait, and refusals are not counted
 	line    *waiter  // its own place among them; nil: behind all
 	free    []string // the canonical names for which nobody waits before it
@@ -96,6 +97,11 @@ func (t *QuotaTracker) acquire(ctx context.Context, op *acquisition) (*Reservati
 	}
 	op.key = holdKey{t.writer, t.issued.Add(1)}
 	if op.id != "" {
+		leave, err := t.ids.enter(ctx, op.id)
+		if err != nil {
+			return nil, err
+		}
+		op.leave = leave
 		t.knowID(op)
 	}
 	if t.shared.active() {
@@ -113,6 +119,7 @@ func (t *QuotaTracker) acquire(ctx context.Context, op *acquisition) (*Reservati
 func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reservation, error) {
 	if t.saver != nil {
 		if err := t.saver.failing(); err != nil {
+			op.letNext()
 			return nil, asNotSaved(err)
 		}
 	}
@@ -130,6 +137,7 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 		}
 	}
 	done := t.shut(pages)
+	op.letNext()
 	if err := t.durable(ctx, done); err != nil {
 		t.takeBack(op)
 		t.deliver(ctx)
@@ -137,6 +145,9 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 			return nil, fmt.Errorf("quota: reserving: %w", err)
 		}
 		return nil, asNotSaved(err)
+	}
+	if done.changed {
+		t.takeOver(ctx)
 	}
 	t.deliver(ctx)
 	return op.result()
@@ -169,6 +180,19 @@ func (o *acquisition) heldIn() []string {
 		return o.holding
 	}
 	return []string{o.asked[max(0, o.chosen)].canonical}
+}
+
+// letNext lets the next call with the same ID look for what this one has opened. It is called before alerts are
+// delivered, whose callback may be that call.
+func (o *acquisition) letNext() {
+	if o.leave == nil {
+		return
+	}
+	if o.granted {
+		o.tracker.ids.add(o.id, o.heldIn())
+	}
+	o.leave()
+	o.leave = nil
 }
 
 // knowID adds the quotas in which the ID is open to those that are looked at, so that a conflict shows.
@@ -469,8 +493,5 @@ func (o *acquisition) result() (*Reservation, error) {
 		r.quotas = r.one[:]
 	}
 	r.expires.Store(o.expires)
-	if o.id != "" {
-		o.tracker.ids.add(o.id, r.quotas)
-	}
 	return r, nil
 }

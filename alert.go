@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -139,4 +140,62 @@ type delivering struct {
 func (o *delivering) quotas() []string { return []string{o.quota} }
 func (o *delivering) apply(pages []page, _ int64) {
 	pages[0].book.delivered(o.ids)
+}
+
+// undelivered are the quotas in whose books alerts wait that this tracker has not claimed: found by New, or left by a
+// tracker that may have died.
+type undelivered struct {
+	count  atomic.Int64 // len(quotas), to look at before the lock is taken
+	mu     sync.Mutex   // protects quotas; taken while an entry is locked, never the other way round
+	quotas map[string]int64
+}
+
+// look notes whether a book has such alerts.
+func (u *undelivered) look(b *Book, writer uint64) {
+	if len(b.outbox) == 0 && u.count.Load() == 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if at, waiting := b.overdue(writer); waiting {
+		if u.quotas == nil {
+			u.quotas = make(map[string]int64)
+		}
+		u.quotas[b.name] = at
+	} else {
+		delete(u.quotas, b.name)
+	}
+	u.count.Store(int64(len(u.quotas)))
+}
+
+// due returns the quotas whose alerts may be taken over now.
+func (u *undelivered) due(now int64) []string {
+	if u.count.Load() == 0 {
+		return nil
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var names []string
+	for name, at := range u.quotas {
+		if at <= now {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// takeOver claims the alerts that nobody else delivers, with the first change that follows.
+func (t *QuotaTracker) takeOver(ctx context.Context) {
+	names := t.undelivered.due(t.now())
+	if len(names) == 0 {
+		return
+	}
+	pages := t.open(nil, names)
+	for i := range pages {
+		pages[i].book.changed = true
+	}
+	if err := t.durable(ctx, t.shut(pages)); err != nil {
+		t.cfg.Logger.Warn("quota: alerts that nobody has delivered wait for the next save", "error", err)
+	}
 }

@@ -1,7 +1,6 @@
 package quota
 
 import (
-	"cmp"
 	"slices"
 	"time"
 )
@@ -32,13 +31,6 @@ type Book struct {
 // tally counts what became of reservations, for Verify.
 type tally struct{ granted, settled, expired int64 }
 
-// A delivery is an alert on its way: claimed by the tracker that delivers it.
-type delivery struct {
-	alert   Alert
-	writer  uint64 // 0: nobody
-	claimed int64
-}
-
 // A batch is the last that a writer has applied, so that it recognises one whose outcome it did not learn.
 type batch struct {
 	writer, number uint64
@@ -53,11 +45,10 @@ func importedBook(used, reserved, ends int64) *Book {
 }
 
 const (
-	day            = int64(24 * time.Hour)
-	dropAccount    = 2 * day            // an account that nobody has configured for so long
-	rememberBatch  = int64(time.Hour)   // a writer that has been silent for so long
-	seenEvery      = int64(time.Hour)   // how exactly it is known when an account was last configured
-	takeOverAlerts = int64(time.Minute) // from a tracker that has not delivered for so long
+	day           = int64(24 * time.Hour)
+	dropAccount   = 2 * day          // an account that nobody has configured for so long
+	rememberBatch = int64(time.Hour) // a writer that has been silent for so long
+	seenEvery     = int64(time.Hour) // how exactly it is known when an account was last configured
 )
 
 // advance brings the book to now: the rules are applied, holds that are due expire and windows turn, in the order of
@@ -69,6 +60,7 @@ func (b *Book) advance(r *rules, now int64) int64 {
 		b.clock = now
 	case b.clock-now > day:
 		b.reanchor(r, now)
+		defer b.cross(now) // what rates had reserved counts as used
 	default:
 		now = b.clock
 	}
@@ -113,6 +105,9 @@ func (b *Book) turnDay(r *rules, now int64) {
 		}
 		start, end := r.day(next)
 		b.today.restart(start, end)
+	}
+	for _, a := range b.limits {
+		a.seen = max(a.seen, now)
 	}
 }
 
@@ -338,40 +333,6 @@ func (b *Book) bringIn(r *rules, now int64) {
 	}
 }
 
-// cross marks every threshold that has been reached and puts its alert into the outbox.
-func (b *Book) cross(now int64) {
-	for _, a := range b.limits {
-		for a.used >= a.alarm && a.used > 0 {
-			at := slices.IndexFunc(a.rule.thresholds, func(t int) bool { return !a.marked(t) })
-			if at < 0 {
-				break
-			}
-			b.alert(a, a.rule.thresholds[at], now)
-			a.ring()
-		}
-	}
-}
-
-func (b *Book) alert(a *account, threshold int, now int64) {
-	a.marks = append(a.marks, mark{threshold, now})
-	slices.SortFunc(a.marks, func(x, y mark) int { return cmp.Compare(x.threshold, y.threshold) })
-	alert := Alert{
-		Quota: b.name, Limit: a.rule.Limit, Threshold: threshold, Used: a.used, At: b.local(now),
-	}
-	switch a.window.kind {
-	case kindRolling, kindRefill:
-		alert.ID = alertID(alert, now, 0)
-	case kindLifetime:
-		alert.ID = alertID(alert, 0, a.armed)
-	default:
-		alert.ID = alertID(alert, a.start, a.armed)
-		alert.WindowStart, alert.WindowEnd = a.time(a.start), a.time(a.end)
-	}
-	b.outbox = append(b.outbox, delivery{alert: alert})
-	b.today.alerts = append(b.today.alerts, alertNote(threshold, a.text))
-	b.changed = true
-}
-
 // time returns an instant of the account in the zone of its window.
 func (a *account) time(ns int64) time.Time {
 	if ns == 0 || a.location == nil {
@@ -385,40 +346,6 @@ func (b *Book) local(ns int64) time.Time {
 		return instant(ns)
 	}
 	return instant(ns).In(b.configured.location)
-}
-
-// claim takes on the alerts that nobody delivers: new ones, and those of a tracker that has had a minute for it.
-func (b *Book) claim(writer uint64, now int64) []Alert {
-	var due []Alert
-	for i := range b.outbox {
-		d := &b.outbox[i]
-		if d.writer == 0 || d.writer != writer && now-d.claimed >= takeOverAlerts {
-			d.writer, d.claimed = writer, now
-			b.changed = true
-			due = append(due, d.alert)
-		}
-	}
-	return due
-}
-
-// claimed returns those of the alerts with these IDs that the writer has claimed.
-func (b *Book) claimed(writer uint64, ids []string) []Alert {
-	var list []Alert
-	for _, d := range b.outbox {
-		if d.writer == writer && slices.Contains(ids, d.alert.ID) {
-			list = append(list, d.alert)
-		}
-	}
-	return list
-}
-
-// delivered takes alerts out of the outbox.
-func (b *Book) delivered(ids []string) {
-	before := len(b.outbox)
-	b.outbox = slices.DeleteFunc(b.outbox, func(d delivery) bool { return slices.Contains(ids, d.alert.ID) })
-	if len(b.outbox) != before {
-		b.changed = true
-	}
 }
 
 // takeFinished returns the finished days and removes them: they go into the history.

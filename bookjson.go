@@ -66,6 +66,7 @@ type holdJSON struct {
 	Charged  moment    `json:"charged,omitempty"`
 	Joined   int64     `json:"joined,omitempty"`
 	Released bool      `json:"released,omitempty"`
+	Found    bool      `json:"found,omitempty"`
 }
 
 type settledJSON struct {

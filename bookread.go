@@ -197,7 +197,7 @@ func (form holdJSON) hold() (*hold, error) {
 	h := &hold{
 		key: holdKey(form.Key), id: form.ID, name: form.Name, quotas: form.Quotas, amounts: form.Amounts, asked: form.Asked,
 		granted: int64(form.Granted), expires: int64(form.Expires), ttl: int64(form.TTL), charged: int64(form.Charged),
-		joined: form.Joined, released: form.Released,
+		joined: form.Joined, released: form.Released, found: form.Found,
 	}
 	if h.expires == 0 || !counters(h.joined) || h.ttl <= 0 || h.ttl > int64(longestWindow) || len(h.amounts) == 0 {
 		return nil, fmt.Errorf("hold %s is not complete", h.key.text(""))

@@ -89,6 +89,7 @@ func (t *QuotaTracker) shut(pages []page) receipt {
 			if len(p.book.outbox) > 0 && !t.opening.Load() {
 				t.alerts.claim(p.book.claim(t.writer, p.now), t.saver != nil && !t.saver.lazy())
 			}
+			t.undelivered.look(p.book, t.writer)
 			p.book.changed = false
 			t.timer.consider(p.entry)
 			t.waiters.wake(p.entry.name)
@@ -108,6 +109,9 @@ func (t *QuotaTracker) shut(pages []page) receipt {
 // settleUp waits until a change is durable, and delivers alerts. The change has taken effect whatever happens here.
 func (t *QuotaTracker) settleUp(ctx context.Context, r receipt) error {
 	err := t.durable(ctx, r)
+	if r.changed && !t.opening.Load() {
+		t.takeOver(ctx)
+	}
 	t.deliver(ctx)
 	if err != nil {
 		return pending(err)

@@ -154,24 +154,28 @@ func (d *dayTotals) deny(by string) {
 func (d *dayTotals) summary(quota string, loc *time.Location) DaySummary {
 	s := DaySummary{
 		Quota: quota, Day: instant(d.start).In(loc), Calls: d.calls, Denied: d.denied, Expired: d.expired,
-		Used: map[Unit]int64{}, Estimated: map[Unit]int64{}, PeakReserved: map[Unit]int64{}, DeniedBy: map[string]int64{},
 		Alerts: slices.Clone(d.alerts),
 	}
 	for _, total := range d.units {
-		if total.used > 0 {
-			s.Used[total.unit] = total.used
-		}
-		if total.estimated > 0 {
-			s.Estimated[total.unit] = total.estimated
-		}
-		if total.peak > 0 {
-			s.PeakReserved[total.unit] = total.peak
-		}
+		put(&s.Used, total.unit, total.used)
+		put(&s.Estimated, total.unit, total.estimated)
+		put(&s.PeakReserved, total.unit, total.peak)
 	}
 	for _, refusal := range d.deniedBy {
-		s.DeniedBy[refusal.by] = refusal.n
+		put(&s.DeniedBy, refusal.by, refusal.n)
 	}
 	return s
+}
+
+// put sets what is not zero, and makes the map for the first.
+func put[K comparable](m *map[K]int64, key K, n int64) {
+	if n == 0 {
+		return
+	}
+	if *m == nil {
+		*m = make(map[K]int64)
+	}
+	(*m)[key] = n
 }
 
 func alertNote(threshold int, limit string) string {

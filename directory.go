@@ -1,6 +1,8 @@
 package quota
 
 import (
+	"context"
+	"fmt"
 	"hash/maphash"
 	"slices"
 	"strings"
@@ -110,6 +112,7 @@ func (d *directory) fill(t *QuotaTracker, books map[string]*Book) {
 		book.name, book.changed = name, false
 		e := d.add(name, t.bare, false)
 		e.book = book
+		t.undelivered.look(book, t.writer)
 		for id := range book.holds.byID {
 			t.ids.add(id, []string{name})
 		}
@@ -180,7 +183,37 @@ func (t *QuotaTracker) entryOf(canonical string) *entry {
 type openIDs struct {
 	mu     sync.Mutex // protects what follows
 	quotas map[string][]string
-	sweep  int // the size at which the next sweep is due
+	sweep  int                      // the size at which the next sweep is due
+	busy   map[string]chan struct{} // by ID: closed when the call that opens it is over
+}
+
+// enter waits until no other call of this tracker opens a reservation with the ID.
+func (o *openIDs) enter(ctx context.Context, id string) (leave func(), err error) {
+	for {
+		o.mu.Lock()
+		other, busy := o.busy[id]
+		if !busy {
+			break
+		}
+		o.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("quota: reserving: %w", ctx.Err())
+		}
+	}
+	defer o.mu.Unlock()
+	if o.busy == nil {
+		o.busy = make(map[string]chan struct{})
+	}
+	mine := make(chan struct{})
+	o.busy[id] = mine
+	return func() {
+		o.mu.Lock()
+		delete(o.busy, id)
+		o.mu.Unlock()
+		close(mine)
+	}, nil
 }
 
 func (o *openIDs) add(id string, quotas []string) {

@@ -315,35 +315,38 @@ func TestAClosedTrackerLeavesNoGoroutineAndNoDescriptor(t *testing.T) {
 		}
 		return len(entries)
 	}
-	use := func(interval time.Duration) {
+	use := func(interval time.Duration, outage bool) {
 		path := newStatePath(t)
 		tracker, err := openOn(quota.NewJSONFile(path), withFlushInterval(interval), withClock(nil))
 		require.NoError(t, err)
 		require.NoError(t, tracker.RecordUsage(ctx, "calls", quota.Requests(60)))
 		r, err := tracker.Reserve(ctx, "calls", quota.Requests(40))
 		require.NoError(t, err)
-		waiting := make(chan error)
-		go func() {
-			_, err := tracker.Wait(ctx, "calls")
-			waiting <- err
-		}()
 		require.NoError(t, r.Extend(ctx, time.Hour))
-		// An outage, so that something is tried again.
+		if !outage {
+			waiting := make(chan error)
+			go func() {
+				_, err := tracker.Wait(ctx, "calls")
+				waiting <- err
+			}()
+			require.NoError(t, tracker.Close())
+			require.ErrorIs(t, <-waiting, quota.ErrClosed)
+			return
+		}
+		require.NoError(t, tracker.Flush(ctx))
 		require.NoError(t, os.Rename(filepath.Dir(path), filepath.Dir(path)+".away"))
 		require.NoError(t, os.WriteFile(filepath.Dir(path), nil, 0o600))
 		if err := tracker.RecordUsage(ctx, "calls"); interval == 0 {
 			require.ErrorIs(t, err, quota.ErrPending)
 		}
 		require.ErrorIs(t, tracker.Close(), quota.ErrNotSaved)
-		require.Error(t, <-waiting, "what waits ends with the tracker, if not with the outage")
 		_, err = openOn(quota.NewJSONFile(path), withFlushInterval(interval))
 		require.Error(t, err, "a tracker that New does not return leaves nothing either")
 	}
-	use(0)
+	use(0, false)
 	goroutines, open := runtime.NumGoroutine(), descriptors()
-	for range 3 {
-		use(0)
-		use(time.Hour)
+	for i := range 8 {
+		use([]time.Duration{0, time.Hour}[i%2], i%4 < 2)
 	}
 	for range 100_000 { // what has been told to end does so soon
 		if runtime.NumGoroutine() <= goroutines && descriptors() <= open {

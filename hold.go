@@ -56,6 +56,7 @@ type hold struct {
 	joined  int64 // how many calls with its ID were given it beside the one that opened it
 
 	released     bool // it expired, and was given back
+	found        bool // a second handle was made for it: that it was settled is remembered
 	slot         int  // in the expiry heap
 	older, newer *hold
 }

@@ -106,7 +106,10 @@ type QuotaTracker struct {
 	ids     openIDs
 	waiters waiters
 	alerts  deliveries
-	timer   schedule
+
+	undelivered undelivered
+
+	timer schedule
 
 	shared shared // nil: this tracker's memory is the state
 	saver  *saver // nil: nothing is saved, or the state is shared

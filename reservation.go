@@ -36,7 +36,6 @@ type Reservation struct {
 	quotas  []string
 	amounts []Amount
 	expires atomic.Int64
-	found   bool // by Reservation: another handle may exist
 	state   atomic.Uint32
 
 	one [1]string // room for quotas
@@ -238,7 +237,9 @@ func (o *searching) apply(pages []page, _ int64) {
 		}
 		if h != nil {
 			o.found = o.tracker.handle(h, p.book.name)
-			o.found.found = true
+			if !h.found {
+				h.found, p.book.changed = true, true
+			}
 			return
 		}
 	}
@@ -325,7 +326,7 @@ func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
 	t := r.tracker
 	if t.shared.active() {
 		queued := &settling{verb: op.verb, names: r.quotas, ttl: op.ttl, settlement: settlement{
-			key: r.key, id: r.id, quotas: r.quotas, expires: r.expires.Load(), remember: r.found,
+			key: r.key, id: r.id, quotas: r.quotas, expires: r.expires.Load(),
 			named: slices.Clone(op.named),
 		}}
 		over, err := t.shared.send(ctx, queued)
@@ -337,7 +338,7 @@ func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
 		}
 		return err
 	}
-	op.key, op.id, op.settlement.quotas, op.expires, op.remember = r.key, r.id, r.quotas, r.expires.Load(), r.found
+	op.key, op.id, op.settlement.quotas, op.expires = r.key, r.id, r.quotas, r.expires.Load()
 	var few [4]page
 	pages := t.open(few[:0], r.quotas)
 	op.apply(pages, 0)

@@ -4,12 +4,11 @@ import "strings"
 
 // A settlement is a call that ends one hold, or puts its end off.
 type settlement struct {
-	key      holdKey
-	id       string   // the caller's; "": made up
-	quotas   []string // canonical names; the first is part of the text of an ID that was made up
-	expires  int64    // as far as the handle knows
-	remember bool     // another handle may exist: remember the ID
-	named    []Amount // Commit: what was used
+	key     holdKey
+	id      string   // the caller's; "": made up
+	quotas  []string // canonical names; the first is part of the text of an ID that was made up
+	expires int64    // as far as the handle knows
+	named   []Amount // Commit: what was used
 }
 
 // text is the reservation's ID: a copy, for what is remembered outlives the call.
@@ -89,17 +88,17 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 }
 
 // wasSettled reports whether a hold that is not there any more has been settled by a handle, rather than used up or
-// forgotten.
+// forgotten. Matching usage never uses up what has a caller's ID or holds several quotas.
 func (b *Book) wasSettled(s *settlement, now int64) bool {
 	if b.settled.has(s.text()) {
 		return true
 	}
-	return (s.id != "" || s.remember) && now-s.expires < rememberExpired
+	return (s.id != "" || len(s.quotas) > 1) && now-s.expires < rememberExpired
 }
 
 // closeHold forgets a hold that has been settled.
 func (b *Book) closeHold(h *hold, s *settlement, now int64) {
-	if h.id != "" || s != nil && s.remember {
+	if h.id != "" || h.found {
 		b.settled.add(s.text(), now+max(rememberSettled, h.ttl))
 	}
 	b.tally.settled++

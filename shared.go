@@ -82,6 +82,9 @@ func (s *shared) send(ctx context.Context, op operation) (over bool, err error) 
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
+		if op, ok := op.(*acquisition); ok {
+			op.letNext()
+		}
 		return true, ErrClosed
 	}
 	s.enqueue(c)
@@ -159,6 +162,7 @@ func (s *shared) update(calls []*call) {
 			b.flush = true
 		}
 	}
+	b.names = insertNames(b.names, s.tracker.undelivered.due(s.tracker.now()))
 	s.mu.Lock()
 	for one, n := range s.refusals {
 		b.refusals = append(b.refusals, counted{one, n})
@@ -213,6 +217,9 @@ func (s *shared) finish(calls []*call, saved bool) {
 	defer s.mu.Unlock()
 	for _, c := range calls {
 		c.finished = true
+		if op, ok := c.op.(*acquisition); ok {
+			op.letNext()
+		}
 		if op, ok := c.op.(*acquisition); ok && c.abandoned && saved {
 			if undo := op.undo(); undo != nil {
 				s.enqueue(&call{op: undo, done: make(chan struct{})})
@@ -359,7 +366,7 @@ func (b *updating) apply(tx *Tx) error {
 		b.count(pages)
 	}
 	for name, p := range pages {
-		b.close(tx, name, p)
+		b.close(tx, name, p, changed)
 	}
 	return nil
 }
@@ -417,9 +424,9 @@ func (b *updating) count(pages map[string]*page) {
 }
 
 // close decides what becomes of a book.
-func (b *updating) close(tx *Tx, name string, p *page) {
+func (b *updating) close(tx *Tx, name string, p *page, changed bool) {
 	t := b.shared.tracker
-	if len(p.book.outbox) > 0 && (p.book.changed || len(b.shared.unsure) > 0) && !t.opening.Load() {
+	if len(p.book.outbox) > 0 && (changed || len(b.shared.unsure) > 0) && !t.opening.Load() {
 		b.due = append(b.due, p.book.claimed(t.writer, b.shared.unsure)...) // before it claims new ones
 		b.due = append(b.due, p.book.claim(t.writer, b.now)...)
 	}
@@ -449,6 +456,7 @@ func (b *updating) install() {
 		e.mu.Lock()
 		e.book, e.seen, e.fetched = book, 0, t.now()
 		e.installs++
+		t.undelivered.look(book, t.writer)
 		if !b.counted {
 			b.shared.showRefusals(e)
 		}
@@ -616,6 +624,7 @@ func (s *shared) show(e *entry, book *Book, token, installs uint64) {
 		return
 	}
 	e.book, e.seen = book, token
+	s.tracker.undelivered.look(book, s.tracker.writer)
 	s.showRefusals(e)
 	if e.nextDue() != 0 {
 		s.tracker.timer.consider(e)

@@ -305,7 +305,7 @@ func savesWholly(t *trial) error {
 	case err != nil && saveErr == nil:
 		return fmt.Errorf("Save returned nil, but has not saved: %w; return the context's error", err)
 	case err != nil:
-		return fmt.Errorf("Save returned an error (%v) and left neither the old nor the new state: %w; save all or nothing",
+		return fmt.Errorf("Save returned an error (%w) and left neither the old nor the new state: %w; save all or nothing",
 			saveErr, err)
 	}
 	again, err := t.save(t.states.late())

@@ -215,7 +215,7 @@ func undoes(t *trial) error {
 			return refusal
 		})
 		if !errors.Is(err, refusal) {
-			return fmt.Errorf("fn has returned an error and Update %v: return fn's error or wrap it", err)
+			return fmt.Errorf("fn has returned an error, and Update has not (%s): return fn's error or wrap it", fmt.Sprint(err))
 		}
 		if err := t.agree(all); err != nil {
 			return fmt.Errorf("fn has returned an error, and what it changed stayed: %w; run fn on copies", err)
@@ -359,9 +359,9 @@ func losesNothing(t *trial) error {
 				return err
 			}
 			if found != n {
-				return fmt.Errorf("Updates of %q and of %q at once, %d each, have left %d requests in %s where %d were recorded: "+
+				return fmt.Errorf("%d times Update of %q beside Update of %q has left %d requests in %s where %d were recorded: "+
 					"never let both succeed from one state, and give each run of fn fresh books",
-					pair[0].names, pair[1].names, rounds, found, name, n)
+					rounds, pair[0].names, pair[1].names, found, name, n)
 			}
 		}
 	}
@@ -384,7 +384,7 @@ func updatesWholly(t *trial) error {
 			return fmt.Errorf("Update returned nil, but %w; return the context's error", err)
 		}
 	} else if err := t.agree(before); err != nil && (after == nil || t.agree(after) != nil) {
-		return fmt.Errorf("Update returned an error (%v) and kept a part: %w; keep all or nothing", updateErr, err)
+		return fmt.Errorf("Update returned an error (%w) and kept a part: %w; keep all or nothing", updateErr, err)
 	}
 	again, err := t.charge(1, names...)
 	if err != nil {
