@@ -278,7 +278,7 @@ func TestAlertsFromATimerReachTheCallback(t *testing.T) {
 		tracker, err := quota.New(t.Context(), quota.Config{Persistence: &memory{}, OnAlert: alerts.add, Quotas: []quota.Quota{daily(10)}})
 		require.NoError(t, err)
 		mustReserve(t, tracker, "q", quota.Requests(10))
-		time.Sleep(15 * time.Minute) // of the bubble's clock
+		<-time.After(15 * time.Minute) // of the bubble's clock
 		synctest.Wait()
 		require.Equal(t, []int{50, 80, 90}, alerts.thresholds())
 		require.NoError(t, tracker.Verify())

@@ -36,7 +36,8 @@ type scratch struct{ actual, estimated, rest, portion []Amount }
 // final returns what a hold is settled with: what the call names, and of the units held that it does not name what was
 // held, which is the estimated part. Naming any form of tokens names tokens. Both are valid until the next transition.
 func (b *Book) final(held, named []Amount) (actual, estimated []Amount) {
-	actual, estimated = append(b.scratch.actual[:0], named...), b.scratch.estimated[:0]
+	actual, estimated = b.scratch.actual[:0], b.scratch.estimated[:0]
+	actual = append(actual, named...)
 	anyTokens := false
 	for i := range named {
 		anyTokens = anyTokens || isTokens(named[i].Unit)

@@ -100,7 +100,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return fail(exitNotStarted, err)
 	}
-	defer tracker.Close() // a second Close does nothing
+	defer func() { _ = tracker.Close() }() // a second Close does nothing
 
 	providers := providersOf(quotas)
 	before := takeStock(tracker, providers)

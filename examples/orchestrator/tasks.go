@@ -144,7 +144,7 @@ func parseTrace(r io.Reader, seed uint64) ([]task, error) {
 	var first, last time.Time
 	for {
 		row, err := rows.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return tasks, nil
 		}
 		if err != nil {
