@@ -138,6 +138,10 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 	}
 	done := t.shut(pages)
 	op.letNext()
+	if op.err != nil { // a refusal holds nothing that would have to be saved
+		t.deliver(ctx)
+		return op.result()
+	}
 	if err := t.durable(ctx, done); err != nil {
 		t.takeBack(op)
 		t.deliver(ctx)

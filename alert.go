@@ -110,7 +110,7 @@ func (t *QuotaTracker) deliver(ctx context.Context) {
 			return
 		}
 		t.call(alert)
-		if err := t.change(ctx, &delivering{alert.Quota, []string{alert.ID}}); err != nil {
+		if err := t.perform(ctx, &delivering{alert.Quota, []string{alert.ID}}); err != nil {
 			t.cfg.Logger.Warn("quota: an alert was delivered, but that is not saved: it may be delivered again",
 				"alert", alert.ID, "error", err)
 		}

@@ -25,6 +25,11 @@ func (t *QuotaTracker) change(ctx context.Context, op operation) error {
 	if t.done.Load() {
 		return ErrClosed
 	}
+	return t.perform(ctx, op)
+}
+
+// perform is change also while the tracker closes.
+func (t *QuotaTracker) perform(ctx context.Context, op operation) error {
 	if t.shared.active() {
 		return t.shared.submit(ctx, op)
 	}

@@ -96,6 +96,64 @@ func TestFlushSavesWhatAnEarlierSaveCouldNot(t *testing.T) {
 	require.Equal(t, saves, store.count(), "nothing is left to save")
 }
 
+func TestAFailedSaveIsTriedAgainWithoutAFurtherCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &plainStore{}
+		clock := quotatest.NewClock(morning)
+		tracker := startOn(t, store, withClock(clock))
+		store.script = failing(1, 2)
+		require.ErrorIs(t, tracker.RecordUsage(t.Context(), "calls"), quota.ErrPending)
+		for range 3 {
+			clock.Advance(time.Second)
+			synctest.Wait()
+		}
+		require.Equal(t, 3, store.count())
+		require.Equal(t, stand{1, 0}, standIn(t, store.copied()))
+	})
+}
+
+func TestARefusalNeedsNoStore(t *testing.T) {
+	store := &plainStore{script: alwaysFailing}
+	tracker := startOn(t, store)
+	_, err := tracker.Reserve(t.Context(), "calls", quota.Requests(101))
+	require.ErrorIs(t, err, quota.ErrExceeded)
+	require.NotErrorIs(t, err, quota.ErrNotSaved)
+}
+
+func TestARepeatedAcquireReturnsWhenTheReservationIsSaved(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			store := &plainStore{gate: make(chan struct{})}
+			if fails {
+				store.script = failing(1)
+			}
+			tracker := startOn(t, store)
+			request := quota.Request{All: []string{"calls"}, ID: "job"}
+			var first, second error
+			var group sync.WaitGroup
+			group.Go(func() { _, first = tracker.Acquire(t.Context(), request) })
+			synctest.Wait()
+			returned := make(chan struct{})
+			group.Go(func() {
+				_, second = tracker.Acquire(t.Context(), request)
+				close(returned)
+			})
+			synctest.Wait()
+			select {
+			case <-returned:
+				require.Fail(t, "it is granted before it is saved")
+			default:
+			}
+			close(store.gate)
+			group.Wait()
+			require.Equal(t, fails, first != nil)
+			require.NoError(t, second)
+			synctest.Wait()
+			require.Equal(t, stand{0, 1}, standIn(t, store.copied()), "it is the second's, also when the first holds nothing")
+		})
+	}
+}
+
 func TestAReservationThatCouldNotBeSavedHoldsNothing(t *testing.T) {
 	ctx := t.Context()
 	store := &plainStore{}

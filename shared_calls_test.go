@@ -192,6 +192,22 @@ func TestCloseSavesWhatAnOutageHasLeft(t *testing.T) {
 	require.ErrorIs(t, tracker.Flush(ctx), quota.ErrClosed)
 }
 
+func TestAnAlertThatCloseDeliversIsNotDeliveredAgain(t *testing.T) {
+	ctx := t.Context()
+	store := newSharedStore()
+	clock := quotatest.NewClock(morning)
+	var log alertLog
+	tracker := startOn(t, store, withClock(clock), withAlerts(log.note))
+	store.plan(fine, before)
+	require.ErrorIs(t, tracker.RecordUsage(ctx, "calls", quota.Requests(60)), quota.ErrPending)
+	require.NoError(t, tracker.Close())
+	require.Equal(t, []int{50}, log.thresholds())
+	clock.Advance(time.Hour)
+	next := startOn(t, store, withClock(clock), withAlerts(log.note))
+	require.NoError(t, next.RecordUsage(ctx, "calls"))
+	require.Equal(t, []int{50}, log.thresholds())
+}
+
 func TestFlushIntervalNeedsAStateOfItsOwn(t *testing.T) {
 	_, err := openOn(newSharedStore(), withFlushInterval(time.Second))
 	require.ErrorIs(t, err, quota.ErrInvalidConfig)
