@@ -127,13 +127,10 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 	pages := t.open(few[:0], op.names)
 	op.apply(pages, 0)
 	for _, one := range op.denied {
-		for i := range pages {
-			if pages[i].book.name == one.quota {
-				pages[i].book.today.deny(one.by)
-				if t.saver != nil {
-					t.saver.note(pages[i].entry)
-				}
-			}
+		p := op.page(pages, one.quota)
+		p.book.today.deny(one.by)
+		if t.saver != nil {
+			t.saver.note(p.entry)
 		}
 	}
 	done := t.shut(pages)
@@ -186,41 +183,6 @@ func (o *acquisition) heldIn() []string {
 	return []string{o.asked[max(0, o.chosen)].canonical}
 }
 
-// letNext lets the next call with the same ID look for what this one has opened. It is called before alerts are
-// delivered, whose callback may be that call.
-func (o *acquisition) letNext() {
-	if o.leave == nil {
-		return
-	}
-	if o.granted {
-		o.tracker.ids.add(o.id, o.heldIn())
-	}
-	o.leave()
-	o.leave = nil
-}
-
-// knowID adds the quotas in which the ID is open to those that are looked at, so that a conflict shows.
-func (t *QuotaTracker) knowID(op *acquisition) {
-	for _, name := range t.ids.of(op.id) {
-		if at, found := slices.BinarySearch(op.names, name); !found {
-			op.names = slices.Insert(op.names, at, name)
-		}
-	}
-	for id, names := range t.ids.crowded() {
-		open := false
-		for _, name := range names {
-			if e := t.entries.find(name); e != nil {
-				e.mu.Lock()
-				open = open || e.book.holds.byID[id] != nil
-				e.mu.Unlock()
-			}
-		}
-		if !open {
-			t.ids.remove(id)
-		}
-	}
-}
-
 func (o *acquisition) quotas() []string    { return o.names }
 func (o *acquisition) refusals() []refused { return o.denied }
 
@@ -255,83 +217,6 @@ func (o *acquisition) named(one *asked) []Amount { return o.amounts[one.from:one
 func (o *acquisition) want(p *page, one *asked) []Amount {
 	o.wanted = p.book.configured.wanted(o.wanted[:0], o.named(one))
 	return o.wanted
-}
-
-// known looks for a reservation with the caller's ID.
-func (o *acquisition) known(pages []page) bool {
-	for i := range pages {
-		b := pages[i].book
-		if h := b.holds.byID[o.id]; h != nil {
-			if o.matches(pages, h, b.name) {
-				o.join(pages, h.key)
-				o.existing = o.tracker.handle(h, b.name)
-			} else {
-				o.err = fmt.Errorf("%w: %q", ErrIDConflict, shortened(printable(o.id)))
-			}
-			return true
-		}
-		if b.settled.has(o.id) {
-			o.err = fmt.Errorf("%w: %q", ErrSettled, shortened(printable(o.id)))
-			return true
-		}
-	}
-	return false
-}
-
-// join notes that one more call was given a reservation, so that it stays when the one that opened it gives up.
-func (o *acquisition) join(pages []page, key holdKey) {
-	for i := range pages {
-		if h := pages[i].book.holds.open[key]; h != nil {
-			h.joined++
-			pages[i].book.changed = true
-		}
-	}
-}
-
-// matches reports whether an open hold is what the request asks for: all of All and one of Any, with these amounts.
-func (o *acquisition) matches(pages []page, h *hold, quota string) bool {
-	holding := h.quotas
-	if holding == nil {
-		holding = []string{quota}
-	}
-	candidates, chosen, matched := false, false, 0
-	for i := range o.asked {
-		one := &o.asked[i]
-		candidates = candidates || one.candidate
-		if !slices.Contains(holding, one.canonical) {
-			if one.candidate {
-				continue
-			}
-			return false
-		}
-		if one.candidate {
-			if chosen {
-				continue
-			}
-			chosen = true
-		}
-		held := o.page(pages, one.canonical).book.holds.byID[o.id]
-		if held == nil || held.key != h.key {
-			return false
-		}
-		if !sameAmounts(held.original(), o.want(o.page(pages, one.canonical), one)) {
-			return false
-		}
-		matched++
-	}
-	return matched >= len(holding) && (!candidates || chosen)
-}
-
-func sameAmounts(a, b []Amount) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if at := find(b, a[i].Unit); at < 0 || b[at].N != a[i].N {
-			return false
-		}
-	}
-	return true
 }
 
 // judge says whether a quota admits, in which somebody who waits already comes first.

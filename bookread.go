@@ -122,7 +122,7 @@ func (a *account) consistent() bool {
 		start, end := a.window.period(max(a.start, earliest), time.UTC)
 		return a.start == start && a.end == end
 	case kindSession:
-		return a.start < a.end || a.start == 0 && a.end == 0 && a.used == 0
+		return 0 < a.start && a.start < a.end || a.start == 0 && a.end == 0 && a.used == 0
 	case kindInFlight:
 		return a.used == 0 && a.start == 0 && a.end == 0
 	}

@@ -1,8 +1,6 @@
 package quota
 
 import (
-	"context"
-	"fmt"
 	"hash/maphash"
 	"slices"
 	"strings"
@@ -176,84 +174,4 @@ func (t *QuotaTracker) entryOf(canonical string) *entry {
 		return t.entries.add(canonical, found.rules, true)
 	}
 	return t.entries.add(canonical, t.bare, false)
-}
-
-// openIDs remember which quotas the open reservations with a caller's ID hold, so that one ID is not used for two
-// reservations that have no quota in common. What they remember may be out of date: the books decide.
-type openIDs struct {
-	mu     sync.Mutex // protects what follows
-	quotas map[string][]string
-	sweep  int                      // the size at which the next sweep is due
-	busy   map[string]chan struct{} // by ID: closed when the call that opens it is over
-}
-
-// enter waits until no other call of this tracker opens a reservation with the ID.
-func (o *openIDs) enter(ctx context.Context, id string) (leave func(), err error) {
-	for {
-		o.mu.Lock()
-		other, busy := o.busy[id]
-		if !busy {
-			break
-		}
-		o.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, fmt.Errorf("quota: reserving: %w", ctx.Err())
-		}
-	}
-	defer o.mu.Unlock()
-	if o.busy == nil {
-		o.busy = make(map[string]chan struct{})
-	}
-	mine := make(chan struct{})
-	o.busy[id] = mine
-	return func() {
-		o.mu.Lock()
-		delete(o.busy, id)
-		o.mu.Unlock()
-		close(mine)
-	}, nil
-}
-
-func (o *openIDs) add(id string, quotas []string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.quotas == nil {
-		o.quotas = make(map[string][]string)
-	}
-	for _, name := range quotas {
-		if !slices.Contains(o.quotas[id], name) {
-			o.quotas[id] = append(slices.Clone(o.quotas[id]), name)
-		}
-	}
-}
-
-func (o *openIDs) of(id string) []string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.quotas[id]
-}
-
-func (o *openIDs) remove(id string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.quotas, id)
-}
-
-const leastSweep = 1024
-
-// crowded reports whether it has grown to twice what the last sweep left, and returns what to look at.
-func (o *openIDs) crowded() map[string][]string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if len(o.quotas) < max(leastSweep, o.sweep) {
-		return nil
-	}
-	o.sweep = 2 * len(o.quotas)
-	copied := make(map[string][]string, len(o.quotas))
-	for id, names := range o.quotas {
-		copied[id] = names
-	}
-	return copied
 }

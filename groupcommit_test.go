@@ -113,8 +113,12 @@ func TestAFailedSaveIsTriedAgainWithoutAFurtherCall(t *testing.T) {
 }
 
 func TestARefusalNeedsNoStore(t *testing.T) {
-	store := &plainStore{script: alwaysFailing}
-	tracker := startOn(t, store)
+	store := &plainStore{}
+	clock := quotatest.NewClock(morning)
+	tracker := startOn(t, store, withClock(clock))
+	require.NoError(t, tracker.RecordUsage(t.Context(), "calls"))
+	store.script = alwaysFailing
+	clock.Advance(24 * time.Hour) // the end of the day is there to be saved
 	_, err := tracker.Reserve(t.Context(), "calls", quota.Requests(101))
 	require.ErrorIs(t, err, quota.ErrExceeded)
 	require.NotErrorIs(t, err, quota.ErrNotSaved)

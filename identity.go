@@ -1,0 +1,200 @@
+package quota
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+)
+
+// openIDs remember which quotas the open reservations with a caller's ID hold, so that one ID is not used for two
+// reservations that have no quota in common. What they remember may be out of date: the books decide.
+type openIDs struct {
+	mu     sync.Mutex // protects what follows
+	quotas map[string][]string
+	sweep  int                      // the size at which the next sweep is due
+	busy   map[string]chan struct{} // by ID: closed when the call that opens it is over
+}
+
+// enter waits until no other call of this tracker opens a reservation with the ID.
+func (o *openIDs) enter(ctx context.Context, id string) (leave func(), err error) {
+	for {
+		o.mu.Lock()
+		other, busy := o.busy[id]
+		if !busy {
+			break
+		}
+		o.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("quota: reserving: %w", ctx.Err())
+		}
+	}
+	defer o.mu.Unlock()
+	if o.busy == nil {
+		o.busy = make(map[string]chan struct{})
+	}
+	mine := make(chan struct{})
+	o.busy[id] = mine
+	return func() {
+		o.mu.Lock()
+		delete(o.busy, id)
+		o.mu.Unlock()
+		close(mine)
+	}, nil
+}
+
+func (o *openIDs) add(id string, quotas []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.quotas == nil {
+		o.quotas = make(map[string][]string)
+	}
+	for _, name := range quotas {
+		if !slices.Contains(o.quotas[id], name) {
+			o.quotas[id] = append(slices.Clone(o.quotas[id]), name)
+		}
+	}
+}
+
+func (o *openIDs) of(id string) []string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.quotas[id]
+}
+
+func (o *openIDs) remove(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.quotas, id)
+}
+
+const leastSweep = 1024
+
+// crowded reports whether it has grown to twice what the last sweep left, and returns what to look at.
+func (o *openIDs) crowded() map[string][]string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.quotas) < max(leastSweep, o.sweep) {
+		return nil
+	}
+	o.sweep = 2 * len(o.quotas)
+	copied := make(map[string][]string, len(o.quotas))
+	for id, names := range o.quotas {
+		copied[id] = names
+	}
+	return copied
+}
+
+// letNext lets the next call with the same ID look for what this one has opened. It is called before alerts are
+// delivered, whose callback may be that call.
+func (o *acquisition) letNext() {
+	if o.leave == nil {
+		return
+	}
+	if o.granted {
+		o.tracker.ids.add(o.id, o.heldIn())
+	}
+	o.leave()
+	o.leave = nil
+}
+
+// knowID adds the quotas in which the ID is open to those that are looked at, so that a conflict shows.
+func (t *QuotaTracker) knowID(op *acquisition) {
+	for _, name := range t.ids.of(op.id) {
+		if at, found := slices.BinarySearch(op.names, name); !found {
+			op.names = slices.Insert(op.names, at, name)
+		}
+	}
+	for id, names := range t.ids.crowded() {
+		open := false
+		for _, name := range names {
+			if e := t.entries.find(name); e != nil {
+				e.mu.Lock()
+				open = open || e.book.holds.byID[id] != nil
+				e.mu.Unlock()
+			}
+		}
+		if !open {
+			t.ids.remove(id)
+		}
+	}
+}
+
+// known looks for a reservation with the caller's ID.
+func (o *acquisition) known(pages []page) bool {
+	for i := range pages {
+		b := pages[i].book
+		if h := b.holds.byID[o.id]; h != nil {
+			if o.matches(pages, h, b.name) {
+				o.join(pages, h.key)
+				o.existing = o.tracker.handle(h, b.name)
+			} else {
+				o.err = fmt.Errorf("%w: %q", ErrIDConflict, shortened(printable(o.id)))
+			}
+			return true
+		}
+		if b.settled.has(o.id) {
+			o.err = fmt.Errorf("%w: %q", ErrSettled, shortened(printable(o.id)))
+			return true
+		}
+	}
+	return false
+}
+
+// join notes that one more call was given a reservation, so that it stays when the one that opened it gives up.
+func (o *acquisition) join(pages []page, key holdKey) {
+	for i := range pages {
+		if h := pages[i].book.holds.open[key]; h != nil {
+			h.joined++
+			pages[i].book.changed = true
+		}
+	}
+}
+
+// matches reports whether an open hold is what the request asks for: all of All and one of Any, with these amounts.
+func (o *acquisition) matches(pages []page, h *hold, quota string) bool {
+	holding := h.quotas
+	if holding == nil {
+		holding = []string{quota}
+	}
+	candidates, chosen, matched := false, false, 0
+	for i := range o.asked {
+		one := &o.asked[i]
+		candidates = candidates || one.candidate
+		if !slices.Contains(holding, one.canonical) {
+			if one.candidate {
+				continue
+			}
+			return false
+		}
+		if one.candidate {
+			if chosen {
+				continue
+			}
+			chosen = true
+		}
+		held := o.page(pages, one.canonical).book.holds.byID[o.id]
+		if held == nil || held.key != h.key {
+			return false
+		}
+		if !sameAmounts(held.original(), o.want(o.page(pages, one.canonical), one)) {
+			return false
+		}
+		matched++
+	}
+	return matched >= len(holding) && (!candidates || chosen)
+}
+
+func sameAmounts(a, b []Amount) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if at := find(b, a[i].Unit); at < 0 || b[at].N != a[i].N {
+			return false
+		}
+	}
+	return true
+}
