@@ -286,7 +286,7 @@ func (h *hold) form() holdJSON {
 	return holdJSON{
 		Key: keyText(h.key), ID: h.id, Name: h.name, Quotas: h.quotas, Amounts: h.amounts, Asked: h.asked,
 		Granted: moment(h.granted), Expires: moment(h.expires), TTL: span(h.ttl), Charged: moment(h.charged),
-		Joined: h.joined, Released: h.released,
+		Joined: h.joined, Released: h.released, Found: h.found,
 	}
 }
 

@@ -23,7 +23,7 @@ func (b *Book) fill(form *bookJSON) error {
 		if err != nil {
 			return fmt.Errorf("account %q: %w", text, err)
 		}
-		if n := len(a.slices); !a.carries() && a.start > b.clock || n > 0 && a.slices[n-1].start > b.clock {
+		if n := len(a.slices); !a.carries() && max(a.start, a.opened) > b.clock || n > 0 && a.slices[n-1].start > b.clock {
 			return fmt.Errorf("account %q: its window begins after the time of the book", text)
 		}
 		b.accounts = append(b.accounts, a)

@@ -88,6 +88,12 @@ func (s *saver) drop(name string) {
 func (s *saver) next() *saveBatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		// The call has begun before Close, but the last save is over: nobody must believe that it was saved.
+		late := &saveBatch{done: make(chan struct{}), err: ErrClosed}
+		close(late.done)
+		return late
+	}
 	if !s.lazy() {
 		return s.begin()
 	}
