@@ -71,8 +71,9 @@ func (o *acquisition) ask(name string, amounts []Amount, candidate bool) error {
 	o.amounts = append(o.amounts[:one.from], list...)
 	one.to = len(o.amounts)
 	for i := range o.asked {
-		// A name that comes again, or a candidate that is held anyway, adds nothing.
-		if o.asked[i].canonical == one.canonical && o.asked[i].candidate == candidate {
+		// A name that comes again adds nothing, a candidate only with other amounts.
+		if o.asked[i].canonical == one.canonical && o.asked[i].candidate == candidate &&
+			(!candidate || slices.Equal(o.named(&o.asked[i]), o.named(&one))) {
 			o.amounts = o.amounts[:one.from]
 			return nil
 		}
@@ -267,7 +268,7 @@ func (o *acquisition) admitAny(pages []page) bool {
 		p := o.page(pages, one.canonical)
 		v := o.judge(p, one)
 		if !v.refused {
-			o.chosen = i
+			o.chosen, o.denied = i, o.denied[:0] // the call is admitted
 			return true
 		}
 		o.deny(p, v)

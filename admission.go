@@ -155,7 +155,7 @@ func (b *Book) grant(h *hold, now int64) {
 // limitStatus is how full the limit of that index is.
 func (b *Book) limitStatus(i int, now int64) LimitStatus {
 	a := b.limits[i]
-	s := LimitStatus{Limit: a.rule.Limit, Used: a.used, Reserved: a.reserved, Remaining: max(0, a.free(a.rule.Max))}
+	s := LimitStatus{Limit: a.rule.copied(), Used: a.used, Reserved: a.reserved, Remaining: max(0, a.free(a.rule.Max))}
 	switch {
 	case a.rule.Max > 0:
 		s.Percent = float64(a.used) / float64(a.rule.Max) * 100

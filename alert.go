@@ -2,6 +2,7 @@ package quota
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -52,6 +53,7 @@ type deliveries struct {
 	unsaved    []Alert    // their crossings are not durable yet
 	ready      []Alert
 	delivering bool
+	started    []Alert      // handed to the callback, but that is not saved yet
 	waiting    atomic.Int64 // len(ready), to look at before the lock is taken
 }
 
@@ -99,21 +101,72 @@ func (d *deliveries) next(mine bool) (Alert, bool) {
 	}
 	alert := d.ready[0]
 	d.ready = d.ready[1:]
+	d.started = append(d.started, alert)
 	d.waiting.Store(int64(len(d.ready)))
 	return alert, true
 }
 
+// noted takes an alert off the list of those started.
+func (d *deliveries) noted(alert Alert) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.started = slices.DeleteFunc(d.started, func(one Alert) bool { return one.ID == alert.ID && one.Quota == alert.Quota })
+}
+
+// underWay returns the alerts that have been handed to the callback without that being saved.
+func (d *deliveries) underWay() []Alert {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.started)
+}
+
+// stop lets another caller deliver, when the one that did will not come back.
+func (d *deliveries) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.delivering = false
+}
+
 // deliver calls OnAlert for every alert that is due. No lock is held.
 func (t *QuotaTracker) deliver(ctx context.Context) {
-	for alert, mine := t.alerts.next(false); ; alert, mine = t.alerts.next(true) {
-		if !mine {
-			return
+	alert, mine := t.alerts.next(false)
+	if !mine {
+		return
+	}
+	back := false
+	defer func() {
+		if !back { // the callback has ended its goroutine, as a failing test does
+			t.alerts.stop()
 		}
+	}()
+	for ; mine; alert, mine = t.alerts.next(true) {
 		t.call(alert)
-		if err := t.perform(ctx, &delivering{alert.Quota, []string{alert.ID}}); err != nil {
-			t.cfg.Logger.Warn("quota: an alert was delivered, but that is not saved: it may be delivered again",
-				"alert", alert.ID, "error", err)
-		}
+		t.noteDelivered(ctx, alert)
+	}
+	back = true
+}
+
+func (t *QuotaTracker) noteDelivered(ctx context.Context, alert Alert) {
+	err := t.perform(ctx, &delivering{alert.Quota, []string{alert.ID}})
+	t.alerts.noted(alert)
+	if err != nil && !errors.Is(err, ErrClosed) { // Close has noted those under way
+		t.cfg.Logger.Warn("quota: an alert was delivered, but that is not saved: it may be delivered again",
+			"alert", alert.ID, "error", err)
+	}
+}
+
+// noteStarted saves, before the last save, that the alerts under way have been delivered: their callbacks may take longer
+// than Close, or be its caller.
+func (t *QuotaTracker) noteStarted(ctx context.Context) {
+	for _, alert := range t.alerts.underWay() {
+		_ = t.perform(ctx, &delivering{alert.Quota, []string{alert.ID}}) // the last save reports what cannot be saved
+	}
+}
+
+// deliverSoon delivers alerts of calls that have not waited for their save.
+func (t *QuotaTracker) deliverSoon() {
+	if t.alerts.waiting.Load() > 0 && !t.done.Load() {
+		go t.deliver(context.Background())
 	}
 }
 

@@ -47,7 +47,8 @@ func importedBook(used, reserved, ends int64) *Book {
 const (
 	day           = int64(24 * time.Hour)
 	dropAccount   = 2 * day          // an account that nobody has configured for so long
-	rememberBatch = int64(time.Hour) // a writer that has been silent for so long
+	rememberBatch = int64(time.Hour) // a writer that has been silent for so long, when there are many
+	fewBatches    = 64
 	seenEvery     = int64(time.Hour) // how exactly it is known when an account was last configured
 )
 
@@ -146,8 +147,18 @@ func (b *Book) sweep(now int64) {
 		b.holds.forget(h)
 	}
 	if len(b.batches) > 1 {
-		b.batches = slices.DeleteFunc(b.batches, func(one batch) bool { return now-one.at >= rememberBatch })
+		b.sweepBatches(now)
 	}
+}
+
+// sweepBatches forgets writers that cannot have anything left to replay, and of many the silent ones.
+func (b *Book) sweepBatches(now int64) {
+	surplus := len(b.batches) - fewBatches
+	b.batches = slices.DeleteFunc(b.batches, func(one batch) bool {
+		silent := now - one.at
+		surplus--
+		return silent >= mostRemembered || surplus >= 0 && silent >= rememberBatch
+	})
 }
 
 // stands reports whether what an expired hold was charged is still part of a window.
@@ -174,8 +185,16 @@ func (b *Book) reanchor(r *rules, now int64) {
 		h.granted = 0
 		b.holds.extend(h, min(h.expires, now+h.ttl))
 	}
+	yesterday := b.today.start
+	if b.today.end != 0 {
+		b.today.start, b.today.end = r.day(now)
+	}
 	for h := b.holds.ended.oldest; h != nil; h = h.newer {
-		h.granted, h.charged = 0, max(earliest, min(h.charged, now-1)) // before all that now begins
+		before := now // what was charged stands in nothing that now begins, nor in a day that is over
+		if h.charged < yesterday {
+			before = min(before, b.today.start)
+		}
+		h.granted, h.charged = 0, max(earliest, min(h.charged, before-1))
 	}
 	remembered := b.settled.list()
 	for i := range remembered {
@@ -196,9 +215,6 @@ func (b *Book) reanchor(r *rules, now int64) {
 		b.closed = now + (b.closed - ahead)
 	} else {
 		b.closed = 0
-	}
-	if b.today.end != 0 {
-		b.today.start, b.today.end = r.day(now)
 	}
 	b.changed = true
 }

@@ -181,6 +181,8 @@ func (b *Book) reserve(a *account) error {
 			if s := a.sliceOf(h.granted); s != nil {
 				s.reserved += n
 				a.reserved += n
+			} else if n > 0 && h.granted >= max(a.opened, b.clock-b.clock%a.sliceLength()) {
+				return errors.New("the slice that counts a hold is missing")
 			}
 		case kindRefill:
 		default:
@@ -222,10 +224,8 @@ func (d *dayTotals) fill(form *todayJSON) error {
 		d.unit(amount.Unit).used = amount.N
 	}
 	for _, amount := range form.Estimated {
-		if amount.N > d.used(amount.Unit) {
-			return errors.New("more is estimated than is used")
-		}
-		d.unit(amount.Unit).estimated = amount.N
+		total := d.unit(amount.Unit)
+		total.estimated = min(amount.N, total.used) // a statistic is not worth a ledger
 	}
 	for _, amount := range form.Peak {
 		d.unit(amount.Unit).peak = amount.N

@@ -136,6 +136,9 @@ func pending(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%w: %w", ErrPending, err)
 	}
+	if errors.Is(err, ErrClosed) {
+		return asNotSaved(err) // and nobody will save it
+	}
 	return fmt.Errorf("%w: %w", asNotSaved(err), ErrPending)
 }
 

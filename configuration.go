@@ -31,18 +31,31 @@ func (c *configuration) resolve(name string) (target, error) {
 	if found, ok := c.names[name]; ok {
 		return found, nil
 	}
-	if len(name) <= maxNameBytes && printableName(name) {
-		for _, one := range c.templates {
-			if rest, ok := strings.CutPrefix(name, one.prefix); ok && rest != "" {
-				return target{one.name + rest, one.rules}, nil
-			}
+	// An alias of a template leads to a name that is looked up in its turn: that name may have a quota of its own.
+	for canonical, hops := name, 0; hops < mostHops && len(canonical) <= maxNameBytes && printableName(canonical); hops++ {
+		if found, ok := c.names[canonical]; ok {
+			return found, nil
 		}
+		at := slices.IndexFunc(c.templates, func(one template) bool {
+			return len(canonical) > len(one.prefix) && strings.HasPrefix(canonical, one.prefix)
+		})
+		if at < 0 {
+			break
+		}
+		one := c.templates[at]
+		if one.prefix == one.name {
+			return target{canonical, one.rules}, nil
+		}
+		canonical = one.name + strings.TrimPrefix(canonical, one.prefix)
 	}
 	return target{}, fmt.Errorf("%w: %q is no quota, alias or template: check the spelling or configure it",
 		ErrUnknownQuota, shortened(printable(name)))
 }
 
-const maxNameBytes = 256
+const (
+	maxNameBytes = 256
+	mostHops     = 8 // from alias to alias
+)
 
 func shortened(text string) string {
 	const most = 80
@@ -84,6 +97,7 @@ func (cfg *Config) rules(q *Quota, zones *zones, history func(string) []DaySumma
 	}
 	for _, limit := range q.Limits {
 		limit.Unit, limit.Window = limit.unit(), limit.Window.in(cfg.Location)
+		limit.AlertThresholds = slices.Clone(limit.AlertThresholds)
 		rule := limitRule{Limit: limit, text: limit.String()}
 		location, err := zones.load(limit.Window.zone)
 		if err != nil {

@@ -19,6 +19,7 @@ type entry struct {
 	gone       bool   // it has been dropped: look it up again
 	unsaved    bool   // it is on the saver's list
 	due        int64  // when the timer looks at it; 0: it does not
+	slot       int    // in the schedule, from 1; 0: not there. Protected by the schedule's lock
 	seen       uint64 // which save of a shared state book shows
 	fetched    int64  // when that was read
 	installs   uint64 // how many updates have replaced book
@@ -56,7 +57,7 @@ func (d *directory) find(name string) *entry {
 }
 
 // add returns the entry of a canonical name and makes it if there is none.
-func (d *directory) add(name string, r *rules, configured bool) *entry {
+func (d *directory) add(t *QuotaTracker, name string) *entry {
 	if e := d.find(name); e != nil {
 		return e
 	}
@@ -66,7 +67,11 @@ func (d *directory) add(name string, r *rules, configured bool) *entry {
 	if e := s.byName[name]; e != nil {
 		return e
 	}
-	e := &entry{name: name, rules: r, configured: configured, book: &Book{name: name}}
+	// The rules are looked up under the lock: a configuration that comes later finds the entry and corrects them.
+	e := &entry{name: name, rules: t.bare, book: &Book{name: name}}
+	if found, err := t.current.Load().resolve(name); err == nil && found.name == name {
+		e.rules, e.configured = found.rules, true
+	}
 	if s.byName == nil {
 		s.byName = make(map[string]*entry)
 	}
@@ -108,7 +113,7 @@ func (d *directory) fill(t *QuotaTracker, books map[string]*Book) {
 			continue
 		}
 		book.name, book.changed = name, false
-		e := d.add(name, t.bare, false)
+		e := d.add(t, name)
 		e.book = book
 		t.undelivered.look(book, t.writer)
 		for id := range book.holds.byID {
@@ -122,7 +127,7 @@ func (d *directory) fill(t *QuotaTracker, books map[string]*Book) {
 func (d *directory) configure(t *QuotaTracker, c *configuration) []string {
 	fixed := make(map[string]*entry, len(c.names))
 	for alias, found := range c.names {
-		fixed[alias] = d.add(found.name, found.rules, true)
+		fixed[alias] = d.add(t, found.name)
 	}
 	var names []string
 	for _, e := range d.all() {
@@ -159,7 +164,7 @@ func (t *QuotaTracker) lookup(name string, create bool) (*entry, error) {
 	if !create {
 		return &entry{name: found.name, rules: found.rules, configured: true, book: &Book{name: found.name}}, nil
 	}
-	return t.entries.add(found.name, found.rules, true), nil
+	return t.entries.add(t, found.name), nil
 }
 
 // entryOf returns the entry of a canonical name, whether or not it is configured.
@@ -170,8 +175,5 @@ func (t *QuotaTracker) entryOf(canonical string) *entry {
 	if e := t.entries.find(canonical); e != nil {
 		return e
 	}
-	if found, err := t.current.Load().resolve(canonical); err == nil && found.name == canonical {
-		return t.entries.add(canonical, found.rules, true)
-	}
-	return t.entries.add(canonical, t.bare, false)
+	return t.entries.add(t, canonical)
 }

@@ -49,6 +49,7 @@ type saveBatch struct {
 	done    chan struct{}
 	err     error // valid when done is closed
 	callers int
+	left    bool // nobody may be there to deliver what it makes deliverable
 }
 
 func newSaver(t *QuotaTracker, state *State) *saver {
@@ -149,7 +150,7 @@ func (s *saver) retry() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.armed = false; !s.closed && len(s.dirty)+len(s.dropped) > 0 {
-			s.begin()
+			s.begin().left = true
 		}
 	})
 }
@@ -163,8 +164,16 @@ func (s *saver) wait(ctx context.Context, batch *saveBatch) error {
 		case <-batch.done:
 			return batch.err
 		default:
-			return ctx.Err()
 		}
+		s.mu.Lock()
+		batch.left = true
+		s.mu.Unlock()
+		select {
+		case <-batch.done:
+			s.tracker.deliverSoon()
+		default:
+		}
+		return ctx.Err()
 	}
 }
 
@@ -203,8 +212,12 @@ func (s *saver) run() {
 			s.dropped = append(s.dropped, dropped...)
 			s.retry()
 		}
-		s.mu.Unlock()
+		left := batch.left
 		close(batch.done)
+		s.mu.Unlock()
+		if left {
+			s.tracker.deliverSoon()
+		}
 	}
 }
 
@@ -220,9 +233,11 @@ func (s *saver) save(dirty []*entry, dropped []string) error {
 		if days := e.book.takeFinished(); len(days) > 0 {
 			finished[e.name] = days
 		}
-		if e.gone || e.book.untouched() {
+		switch {
+		case e.gone: // dropped has removed it, or a new entry has taken its place
+		case e.book.untouched():
 			delete(s.state.Books, e.name)
-		} else {
+		default:
 			s.state.Books[e.name] = e.book.clone()
 		}
 		e.mu.Unlock()

@@ -268,6 +268,8 @@ type settledIDs struct {
 	until map[string]int64
 	queue []settledID // in the order they were settled
 	head  int         // of queue: those before it are forgotten
+
+	crowded int // the length of queue at which it is swept throughout
 }
 
 func (s *settledIDs) add(id string, forget int64) {
@@ -278,26 +280,41 @@ func (s *settledIDs) add(id string, forget int64) {
 	s.queue = append(s.queue, settledID{id, forget})
 }
 
-func (s *settledIDs) has(id string) bool {
-	_, ok := s.until[id]
-	return ok
+func (s *settledIDs) has(id string, now int64) bool {
+	return s.until[id] > now
 }
 
-// list returns what is remembered, oldest first.
+// list returns what is remembered, in the order it was settled.
 func (s *settledIDs) list() []settledID { return s.queue[s.head:] }
 
-// sweep forgets what is due. An ID behind one that is kept longer waits for it.
+// sweep forgets what is due. An ID behind one that is kept longer waits until the queue has doubled.
 func (s *settledIDs) sweep(now int64) {
 	for s.head < len(s.queue) && s.queue[s.head].forget <= now {
-		if due := s.queue[s.head]; s.until[due.id] == due.forget {
-			delete(s.until, due.id)
-		}
+		s.forget(s.queue[s.head])
 		s.queue[s.head] = settledID{}
 		s.head++
 	}
 	if s.head > len(s.queue)/2 {
 		s.queue = s.queue[:copy(s.queue, s.queue[s.head:])]
 		s.head = 0
+	}
+	if len(s.queue) < max(leastSettled, s.crowded) {
+		return
+	}
+	s.queue, s.head = slices.DeleteFunc(s.list(), func(one settledID) bool {
+		if one.forget <= now {
+			s.forget(one)
+		}
+		return one.forget <= now
+	}), 0
+	s.crowded = 2 * len(s.queue)
+}
+
+const leastSettled = 64
+
+func (s *settledIDs) forget(one settledID) {
+	if s.until[one.id] == one.forget {
+		delete(s.until, one.id)
 	}
 }
 

@@ -135,7 +135,7 @@ func (o *acquisition) known(pages []page) bool {
 			}
 			return true
 		}
-		if b.settled.has(o.id) {
+		if b.settled.has(o.id, pages[i].now) {
 			o.err = fmt.Errorf("%w: %q", ErrSettled, shortened(printable(o.id)))
 			return true
 		}

@@ -19,6 +19,9 @@ type Decision struct {
 // CanUse reports whether a Reserve of the same amounts would be admitted now. An unknown name or an invalid amount is
 // not. Between the answer and a call others may take the room: only a reservation decides.
 func (t *QuotaTracker) CanUse(name string, amounts ...Amount) bool {
+	if t.done.Load() {
+		return false
+	}
 	var few [8]Amount
 	list, err := gather(few[:0], amounts)
 	if err != nil {
@@ -44,6 +47,14 @@ func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
 	e, err := t.lookup(name, false)
 	if err != nil {
 		return Decision{Err: err}
+	}
+	if t.done.Load() {
+		return Decision{Err: ErrClosed}
+	}
+	if t.saver != nil {
+		if err := t.saver.failing(); err != nil {
+			return Decision{Err: asNotSaved(err)}
+		}
 	}
 	now := t.view(e)
 	defer e.mu.Unlock()

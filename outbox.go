@@ -34,7 +34,7 @@ func (b *Book) alert(a *account, threshold int, now int64) {
 	a.marks = append(a.marks, mark{threshold, now})
 	slices.SortFunc(a.marks, func(x, y mark) int { return cmp.Compare(x.threshold, y.threshold) })
 	alert := Alert{
-		Quota: b.name, Limit: a.rule.Limit, Threshold: threshold, Used: a.used, At: b.local(now),
+		Quota: b.name, Limit: a.rule.copied(), Threshold: threshold, Used: a.used, At: b.local(now),
 	}
 	switch a.window.kind {
 	case kindRolling, kindRefill:

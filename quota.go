@@ -117,7 +117,7 @@ type QuotaTracker struct {
 	file   *JSONFile // nil: another Persistence
 	leave  func()    // gives up the file
 
-	setting  sync.Mutex // held by SetQuotas, so that configurations follow each other
+	setting  sync.Mutex // held while entries are given their rules, so that configurations follow each other
 	closing  sync.Mutex // held by Close, so that a second waits for the first
 	closed   chan struct{}
 	closeErr error
@@ -202,11 +202,13 @@ func newWriter() uint64 {
 
 // applyConfiguration makes every entry follow the current configuration, and saves what that changes.
 func (t *QuotaTracker) applyConfiguration(ctx context.Context) error {
+	t.setting.Lock()
 	names := t.entries.configure(t, t.current.Load())
-	if len(names) == 0 {
-		return nil
+	t.setting.Unlock() // before alerts are delivered: their callback may set quotas
+	var err error
+	if len(names) > 0 {
+		err = t.change(ctx, &touch{names})
 	}
-	err := t.change(ctx, &touch{names})
 	t.waiters.wakeAll()
 	if errors.Is(err, ErrPending) {
 		return nil // it is derived from the configuration and goes out with the next save
@@ -222,25 +224,18 @@ func (o *touch) apply([]page, int64) {}
 
 // SetQuotas puts other quotas in the place of those configured. Usage is kept where unit and window are the same; a new
 // limit starts with the day totals that fall into its window; a quota that is not named any more is kept in the state
-// but unknown to callers. On error nothing has changed.
+// but unknown to callers. After ErrInvalidConfig nothing has changed. After ErrNotSaved the new limits hold in this
+// tracker, and what they change in the state goes out with the next save.
 func (t *QuotaTracker) SetQuotas(ctx context.Context, quotas []Quota) error {
 	if t.done.Load() {
 		return ErrClosed
 	}
-	t.setting.Lock()
-	defer t.setting.Unlock()
 	config, err := t.cfg.compile(slices.Clone(quotas), &t.zones, t.past.of)
 	if err != nil {
 		return err
 	}
-	before := t.current.Swap(config)
-	err = t.applyConfiguration(ctx)
-	if err != nil {
-		t.current.Store(before)
-		t.entries.configure(t, before)
-		t.waiters.wakeAll()
-	}
-	return err
+	t.current.Store(config)
+	return t.applyConfiguration(ctx)
 }
 
 // Reset makes what a quota has used 0 and arms its alerts again. Open reservations and today's totals stay.
@@ -309,6 +304,7 @@ func (t *QuotaTracker) Close() error {
 	t.timer.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
+	t.noteStarted(ctx)
 	var err error
 	switch {
 	case t.shared.active():

@@ -3,6 +3,7 @@ package quota
 import (
 	"math"
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,13 @@ type limitRule struct {
 	text       string
 	location   *time.Location
 	thresholds []int // ascending, percent of Max
+}
+
+// copied is the limit for those outside, who may change what they get.
+func (r *limitRule) copied() Limit {
+	limit := r.Limit
+	limit.AlertThresholds = slices.Clone(limit.AlertThresholds)
+	return limit
 }
 
 // day is the window of the day totals.

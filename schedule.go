@@ -27,13 +27,23 @@ type dueHeap []dueEntry
 
 func (d dueHeap) Len() int           { return len(d) }
 func (d dueHeap) Less(i, j int) bool { return d[i].at < d[j].at }
-func (d dueHeap) Swap(i, j int)      { d[i], d[j] = d[j], d[i] }
-func (d *dueHeap) Push(x any)        { *d = append(*d, x.(dueEntry)) }
+func (d dueHeap) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].entry.slot, d[j].entry.slot = i+1, j+1
+}
+
+func (d *dueHeap) Push(x any) {
+	one := x.(dueEntry)
+	*d = append(*d, one)
+	one.entry.slot = len(*d)
+}
+
 func (d *dueHeap) Pop() any {
 	last := len(*d) - 1
 	one := (*d)[last]
 	(*d)[last] = dueEntry{}
 	*d = (*d)[:last]
+	one.entry.slot = 0
 	return one
 }
 
@@ -49,12 +59,17 @@ func (s *schedule) consider(e *entry) {
 	s.add(e, at)
 }
 
-// add puts an entry, whose lock is held, on the schedule. What stood there for it before is passed over.
+// add puts an entry, whose lock is held, on the schedule, or moves it there.
 func (s *schedule) add(e *entry, at int64) {
 	e.due = at
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	heap.Push(&s.due, dueEntry{at, e})
+	if e.slot > 0 {
+		s.due[e.slot-1].at = at
+		heap.Fix(&s.due, e.slot-1)
+	} else {
+		heap.Push(&s.due, dueEntry{at, e})
+	}
 	s.set()
 }
 

@@ -91,7 +91,7 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 // wasSettled reports whether a hold that is not there any more has been settled by a handle, rather than used up or
 // forgotten. Matching usage never uses up what has a caller's ID or holds several quotas.
 func (b *Book) wasSettled(s *settlement, now int64) bool {
-	if b.settled.has(s.text()) {
+	if b.settled.has(s.text(), now) {
 		return true
 	}
 	return (s.id != "" || len(s.quotas) > 1) && now-s.expires < rememberExpired
@@ -117,10 +117,17 @@ func (b *Book) commitLate(h *hold, s *settlement, now int64) {
 	}
 	b.amend(h, charged, actual, estimated, now)
 	b.today.calls++
-	b.settled.add(s.text(), now+max(rememberSettled, h.ttl))
+	b.rememberLate(h, s, now)
 	b.holds.forget(h)
 	b.changed = true
 	b.cross(now)
+}
+
+// rememberLate remembers that an expired hold has been settled, unless its ID has been given to another since.
+func (b *Book) rememberLate(h *hold, s *settlement, now int64) {
+	if s.id == "" || b.holds.byID[s.id] == nil {
+		b.settled.add(s.text(), now+max(rememberSettled, h.ttl))
+	}
 }
 
 // amend replaces what an expired hold was charged by what was used.
@@ -158,7 +165,7 @@ func (b *Book) release(s *settlement, now int64) (settled bool) {
 			b.amend(h, h.amounts, nil, nil, now)
 			b.unbegin(h)
 		}
-		b.settled.add(s.text(), now+max(rememberSettled, h.ttl))
+		b.rememberLate(h, s, now)
 		b.holds.forget(h)
 		b.changed = true
 		return false
@@ -362,21 +369,31 @@ func (b *Book) closeEmpty(h *hold) {
 
 // releaseOldest gives back so much of the plain holds, oldest first, or what there is.
 func (b *Book) releaseOldest(list []Amount, now int64) {
-	rest := append([]Amount(nil), list...)
+	rest := flat(nil, list)
 	for h := b.holds.plain.oldest; h != nil && !spent(rest); {
 		next := h.newer
 		taken := b.shrink(h, rest)
 		if !spent(taken) {
 			b.giveBack(h, taken, now)
-			for i := range taken {
-				if at := find(rest, taken[i].Unit); at >= 0 {
-					rest[at].N -= taken[i].N
-				}
+			subtract(rest, flat(nil, taken))
+			if all := find(taken, UnitTokens); all >= 0 {
+				subtractParts(rest, taken[all].N)
 			}
 			b.changed = true
 			b.closeEmpty(h)
 		}
 		h = next
+	}
+}
+
+// subtractParts takes out of rest the parts of so many tokens that were given back as a total.
+func subtractParts(rest []Amount, total int64) {
+	for _, unit := range [2]Unit{UnitInputTokens, UnitOutputTokens} {
+		if at := find(rest, unit); at >= 0 {
+			part := min(total, rest[at].N)
+			rest[at].N -= part
+			total -= part
+		}
 	}
 }
 
@@ -423,6 +440,15 @@ func (b *Book) reset(now int64) {
 // undo takes back a grant that its caller was never told of. It leaves no trace but the peak of the day. A hold that
 // other calls were given too stays theirs.
 func (b *Book) undo(key holdKey, now int64) {
+	if h, late := b.holds.expired[key]; late {
+		if !h.released {
+			b.amend(h, h.amounts, nil, nil, now)
+			b.unbegin(h)
+		}
+		b.holds.forget(h)
+		b.changed = true
+		return
+	}
 	if h, open := b.holds.open[key]; open {
 		if h.joined > 0 {
 			h.joined--

@@ -20,7 +20,7 @@ type shared struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	mu       sync.Mutex // protects what follows; taken without any other lock held
+	mu       sync.Mutex // protects what follows; taken while an entry is locked, never the other way round
 	queue    []*call
 	running  bool
 	idle     chan struct{} // closed when running ends
@@ -176,7 +176,10 @@ func (s *shared) update(calls []*call) {
 	if b.everything {
 		names = nil
 	}
-	err := s.store.Update(ctx, names, b.apply)
+	var err error
+	if len(b.names) > 0 || b.everything || s.tracker.file != nil { // a file may have a save to make up for
+		err = s.store.Update(ctx, names, b.apply)
+	}
 	cancel()
 	if err == nil {
 		b.install()
@@ -185,7 +188,9 @@ func (s *shared) update(calls []*call) {
 	} else {
 		b.keep(err)
 	}
-	s.finish(calls, err == nil)
+	if s.finish(calls, err == nil) {
+		s.tracker.deliverSoon()
+	}
 }
 
 // inLine puts the calls of waiters among themselves in the order in which they came, so that one of them does not find
@@ -211,8 +216,8 @@ func isRereading(op operation) bool {
 	return ok
 }
 
-// finish tells the callers. The grant of one that has gone is taken back.
-func (s *shared) finish(calls []*call, saved bool) {
+// finish tells the callers, and reports whether one of them has gone. The grant of one that has gone is taken back.
+func (s *shared) finish(calls []*call, saved bool) (left bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range calls {
@@ -225,8 +230,10 @@ func (s *shared) finish(calls []*call, saved bool) {
 				s.enqueue(&call{op: undo, done: make(chan struct{})})
 			}
 		}
+		left = left || c.abandoned
 		close(c.done)
 	}
+	return left
 }
 
 // retry lets what is kept go out without waiting for the next call.

@@ -241,17 +241,19 @@ func TestAnAlertOfADeadTrackerIsTakenOverAfterAMinute(t *testing.T) {
 	})
 }
 
-func TestLimitsThatCannotBeSavedAreNotInForce(t *testing.T) {
+func TestLimitsThatCannotBeSavedHoldInThisTracker(t *testing.T) {
 	ctx := t.Context()
-	store := newSharedStore()
-	tracker := startOn(t, store)
-	require.NoError(t, tracker.RecordUsage(ctx, "calls", quota.Requests(10)))
-	store.plan(before)
-	if err := tracker.SetQuotas(ctx, []quota.Quota{calls(1000)}); err != nil {
-		require.ErrorIs(t, err, quota.ErrNotSaved)
-		require.False(t, tracker.CanUse("calls", quota.Requests(91)), "on error nothing has changed")
-	} else {
+	for _, fault := range []fault{before, lostReply} {
+		store := newSharedStore()
+		tracker := startOn(t, store)
+		require.NoError(t, tracker.RecordUsage(ctx, "calls", quota.Requests(10)))
+		store.plan(fault)
+		require.ErrorIs(t, tracker.SetQuotas(ctx, []quota.Quota{calls(1000)}), quota.ErrNotSaved)
 		require.True(t, tracker.CanUse("calls", quota.Requests(990)))
+		require.False(t, tracker.CanUse("calls", quota.Requests(991)))
+		store.plan(fine)
+		require.NoError(t, tracker.RecordUsage(ctx, "calls"))
+		require.False(t, tracker.CanUse("calls", quota.Requests(990)))
 	}
 }
 

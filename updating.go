@@ -87,7 +87,8 @@ func (b *updating) run(c *call, pages map[string]*page) {
 	opened := make([]page, len(names))
 	for i, name := range names {
 		p := pages[name]
-		p.now = p.book.advance(rulesOf(p.entry), at)
+		// What is replayed keeps its time, but must not pass for a clock that has stepped back.
+		p.now = p.book.advance(rulesOf(p.entry), max(at, min(p.book.clock, b.now)))
 		opened[i] = *p
 	}
 	c.op.apply(opened, at)
@@ -253,7 +254,7 @@ func (b *updating) keep(err error) {
 		if t.applyHere(c) {
 			c.batch = b.number
 			c.err = pending(err)
-			s.kept = append(s.kept, &call{op: c.op, at: c.at, batch: b.number})
+			s.kept = append(s.kept, &call{op: again(c.op), at: c.at, batch: b.number})
 		}
 	}
 	s.keeping.Store(int64(len(s.kept)))
@@ -284,4 +285,13 @@ func (t *QuotaTracker) applyHere(c *call) bool {
 		pages[i].entry.mu.Unlock()
 	}
 	return changed
+}
+
+// again returns an operation to apply again, that shares no result with the one whose caller looks at it.
+func again(op operation) operation {
+	if settling, ok := op.(*settling); ok {
+		copied := *settling
+		return &copied
+	}
+	return op
 }

@@ -122,11 +122,14 @@ func (w *waiters) wake(name string) {
 	w.poke(name)
 }
 
+// wakeAll lets everybody look again: what can never fit any more is refused at once.
 func (w *waiters) wakeAll() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for name := range w.queues {
-		w.poke(name)
+	for _, queue := range w.queues {
+		for _, one := range queue {
+			one.poke()
+		}
 	}
 }
 
@@ -157,6 +160,9 @@ func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Dur
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, t.gaveUp(err, refused)
+		}
+		if err := t.stillKnown(op); err != nil {
+			return nil, err
 		}
 		r, err := t.acquire(ctx, op.again(one))
 		before := refused
@@ -216,6 +222,16 @@ func (e *ExceededError) beyond(deadline time.Time) bool {
 	return !slices.ContainsFunc(all, func(one *ExceededError) bool {
 		return !one.hopeless && !one.RetryAt.After(deadline)
 	})
+}
+
+// stillKnown looks the names up again: SetQuotas may have taken one away.
+func (t *QuotaTracker) stillKnown(op *acquisition) error {
+	for i := range op.asked {
+		if _, err := t.current.Load().resolve(op.asked[i].name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // gaveUp is the error of a call whose ctx has ended, with the refusal that it was waiting behind.

@@ -1,0 +1,136 @@
+package quota
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestRetryAtIsTheFirstInstantAtWhichItFits(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		window   Window
+		used     int64
+		held     int64
+		ask      int64
+		want     int64 // after noon; 0: not known
+		hopeless bool
+	}{
+		{Daily(nil), 8, 0, 5, 12 * hour, false},
+		{Daily(nil), 8, 5, 5, 12 * hour, false},
+		{Daily(nil), 8, 6, 5, 0, false}, // what carries over leaves no room
+		{Daily(nil), 3, 6, 5, 0, false}, // open holds alone are in the way
+		{Weekly(nil, time.Tuesday), 8, 0, 5, 12 * hour, false},
+		{Monthly(nil, 31), 8, 0, 5, 4*day + 12*hour, false},
+		{Every(time.Minute), 8, 2, 10, minute, false},
+		{Every(time.Minute), 0, 6, 5, minute, false},
+		{Session(time.Hour), 8, 2, 10, hour, false},
+		{Session(time.Hour), 0, 6, 5, hour, false},
+		{Rolling(time.Minute), 8, 2, 10, minute + minute/50, false},
+		{Refill(10 * time.Second), 8, 2, 10, 10 * second, false},
+		{Refill(10 * time.Second), 8, 2, 1, second, false},
+		{Lifetime(), 8, 0, 5, 0, true},
+		{Lifetime(), 3, 6, 5, 0, false},
+		{InFlight(), 0, 8, 5, 0, false},
+	} {
+		l := newLedger(t, Limit{Max: 10, Window: c.window})
+		if c.used > 0 {
+			l.book.use([]Amount{Requests(c.used)}, l.at)
+		}
+		if c.held > 0 {
+			l.grant(100*day, Requests(c.held))
+		}
+		ask := []Amount{Requests(c.ask)}
+		v := l.book.judge(ask, l.at)
+		want := verdict{asked: c.ask, refused: true, hopeless: c.hopeless}
+		if c.want != 0 {
+			want.retryAt = noon + c.want
+		}
+		require.Equal(t, want, v, c)
+		require.Equal(t, c.hopeless, l.book.refusal(v, l.at).hopeless)
+		require.Equal(t, v.retryAt, nanos(l.book.refusal(v, l.at).RetryAt))
+		if v.retryAt != 0 {
+			l.to(v.retryAt - 1)
+			require.True(t, l.book.judge(ask, l.at).refused, c)
+			l.to(v.retryAt)
+			require.False(t, l.book.judge(ask, l.at).refused, c)
+		}
+	}
+}
+
+func TestWhatIsLargerThanTheLimitNeverFits(t *testing.T) {
+	t.Parallel()
+	for _, window := range everyWindow() {
+		for _, limit := range []int64{0, 1, 10, math.MaxInt64 - 1} {
+			l := newLedger(t, Limit{Max: limit, Window: window})
+			v := l.book.judge([]Amount{Requests(limit + 1)}, l.at)
+			require.True(t, v.refused && v.never && v.retryAt == 0, window)
+			require.False(t, l.book.judge([]Amount{Requests(limit)}, l.at).refused, window)
+		}
+	}
+}
+
+func TestTheLimitThatBindsLongestIsNamed(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t,
+		Limit{Max: 1, Window: Every(time.Minute)}, Limit{Max: 1, Window: Every(time.Hour)}, Limit{Max: 1, Window: Daily(nil), Soft: true},
+		Limit{Unit: UnitTokens, Max: 5, Window: Lifetime()}, Limit{Unit: "images", Max: 2, Window: InFlight()})
+	l.book.use([]Amount{Requests(1), Tokens(4)}, l.at)
+	judge := func(list ...Amount) verdict { return l.book.judge(list, l.at) }
+	require.Equal(t, verdict{limit: 1, asked: 1, retryAt: noon + hour, refused: true}, judge(Requests(1)))
+	require.Equal(t, verdict{limit: 3, asked: 2, hopeless: true, refused: true}, judge(Requests(1), Tokens(2)))
+	require.Equal(t, verdict{limit: 4, asked: 3, never: true, refused: true}, judge(Requests(1), Tokens(2), Amount{"images", 3}))
+	require.False(t, judge(Amount{"other", math.MaxInt64}).refused)
+	require.False(t, judge(InputTokens(1)).refused)
+	require.Equal(t, 3, judge(InputTokens(1), OutputTokens(1)).limit)
+
+	l.book.observe(Observation{RetryAfter: time.Minute}, "", Window{}, l.at)
+	require.Equal(t, verdict{limit: -1, closed: true, retryAt: noon + minute, refused: true}, judge(Amount{"other", 1}))
+	require.Equal(t, 1, judge(Requests(1)).limit)
+	l.book.observe(Observation{RetryAfter: time.Second}, "", Window{}, l.at)
+	require.Equal(t, noon+minute, l.book.closed, "it only ever lengthens")
+	l.pass(minute)
+	require.False(t, judge(Amount{"other", 1}).refused)
+}
+
+func TestWhatACallNeedsIsFilledIn(t *testing.T) {
+	t.Parallel()
+	r := rulesOfLimits(Limit{Max: 10}, Limit{Unit: UnitTokens, Max: 10, Estimate: 7}, Limit{Unit: UnitInputTokens, Max: 9, Estimate: 3})
+	for _, c := range []struct{ named, want []Amount }{
+		{nil, []Amount{Requests(1), Tokens(7), InputTokens(3)}},
+		{[]Amount{Requests(0)}, []Amount{Requests(0), Tokens(7), InputTokens(3)}},
+		{[]Amount{Tokens(2)}, []Amount{Requests(1), Tokens(2), InputTokens(3)}},
+		{[]Amount{OutputTokens(2)}, []Amount{Requests(1), OutputTokens(2), InputTokens(3)}},
+		{[]Amount{InputTokens(2)}, []Amount{Requests(1), InputTokens(2)}},
+	} {
+		require.Equal(t, c.want, r.wanted(nil, c.named))
+	}
+}
+
+func TestForecastIsAStraightLine(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, Limit{Max: 100, Window: Daily(nil)})
+	exhausts := func() int64 { return nanos(l.book.limitStatus(0, l.at).ExhaustsAt) }
+	require.Zero(t, exhausts())
+	l.book.use([]Amount{Requests(60)}, l.at) // 60 in half a day: 100 in 20 hours
+	require.Equal(t, noon+8*hour, exhausts())
+	l.book.use([]Amount{Requests(40)}, l.at)
+	require.Zero(t, exhausts(), "it is full")
+	l.to(noon + 12*hour)
+	l.book.use([]Amount{Requests(1)}, l.at)
+	require.Zero(t, exhausts(), "too early to say")
+	l.pass(hour)
+	require.Equal(t, int64(0), exhausts(), "not at this pace")
+}
+
+func TestTheTightestLimitHasTheSmallestPartLeft(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, -1, newLedger(t).book.tightest())
+	l := newLedger(t, Limit{Max: 1, Window: Every(time.Minute), Soft: true}, Limit{Max: 100}, Limit{Unit: UnitTokens, Max: math.MaxInt64})
+	l.book.use([]Amount{Requests(50), Tokens(math.MaxInt64/2 + math.MaxInt64/4)}, l.at)
+	require.Equal(t, 2, l.book.tightest())
+	l.grant(hour, Requests(30))
+	require.Equal(t, 1, l.book.tightest())
+}

@@ -1,0 +1,221 @@
+package quota
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// listed returns the keys of a line from the oldest, after checking that it reads the same from the newest.
+func listed(t *testing.T, l *line) (keys []holdKey) {
+	t.Helper()
+	for h := l.oldest; h != nil; h = h.newer {
+		keys = append(keys, h.key)
+	}
+	var back []holdKey
+	for h := l.newest; h != nil; h = h.older {
+		back = append(back, h.key)
+	}
+	slices.Reverse(back)
+	require.Equal(t, keys, back)
+	return keys
+}
+
+func TestHoldsStayFindableWhateverComesAndGoes(t *testing.T) {
+	rng := random(t)
+	var s holds
+	var model []*hold // by age
+	for number := uint64(1); number < 3000; number++ {
+		switch op := rng.IntN(10); {
+		case op < 5:
+			h := s.blank()
+			require.Empty(t, h.amounts)
+			*h = hold{key: holdKey{1, number}, granted: int64(number), expires: 1 + rng.Int64N(1000), amounts: h.amounts}
+			if rng.IntN(2) == 0 {
+				h.id = fmt.Sprint("id", number)
+			} else if rng.IntN(2) == 0 {
+				h.quotas = []string{"a", "b"}
+			}
+			s.add(h)
+			model = append(model, h)
+		case op < 8 && len(model) > 0:
+			i := rng.IntN(len(model))
+			s.remove(model[i])
+			s.recycle(model[i])
+			model = slices.Delete(model, i, i+1)
+		case len(model) > 0:
+			s.extend(model[rng.IntN(len(model))], 1+rng.Int64N(1000))
+		}
+		require.Len(t, s.open, len(model))
+		require.Len(t, s.expiry, len(model))
+		var plain, other []holdKey
+		soonest, ids := int64(0), 0
+		for _, h := range model {
+			require.Same(t, h, s.open[h.key])
+			require.Same(t, h, s.expiry[h.slot])
+			if h.id != "" {
+				require.Same(t, h, s.byID[h.id])
+				ids++
+			}
+			if h.plain() {
+				plain = append(plain, h.key)
+			} else {
+				other = append(other, h.key)
+			}
+			if soonest == 0 || h.expires < soonest {
+				soonest = h.expires
+			}
+		}
+		require.Len(t, s.byID, ids)
+		if number%50 == 0 {
+			require.Equal(t, plain, listed(t, &s.plain))
+			require.Equal(t, other, listed(t, &s.other))
+			require.Equal(t, model, s.inOrder())
+		}
+		if soonest > 0 {
+			require.Equal(t, soonest, s.nextExpiry())
+		}
+	}
+	for last := int64(math.MinInt64); len(s.expiry) > 0; {
+		h := s.expiry[0]
+		require.GreaterOrEqual(t, h.expires, last)
+		last = h.expires
+		s.remove(h)
+	}
+	require.Zero(t, s.nextExpiry())
+	require.Equal(t, line{}, s.plain)
+	require.Equal(t, line{}, s.other)
+}
+
+func TestHoldsThatExpireTogetherDoSoInTheSameOrderInACopy(t *testing.T) {
+	rng := random(t)
+	l := newLedger(t, Limit{Max: 1000, Window: Daily(nil)})
+	for range 50 {
+		l.grant(minute, Requests(1))
+	}
+	for range 20 {
+		l.number = 100 + rng.Uint64N(1e6)
+		l.grant(1+rng.Int64N(minute-1), Requests(1))
+	}
+	for _, h := range l.book.holds.open { // in any order
+		l.book.extend(l.settlement(h.key), minute, l.at)
+	}
+	copied := &ledger{t: t, book: l.book.clone(), rules: l.rules, now: l.now}
+	loaded := &ledger{t: t, book: l.book.clone(), rules: l.rules, now: l.now}
+	loaded.reload()
+	for _, one := range []*ledger{l, copied, loaded} {
+		one.pass(minute)
+	}
+	requireSame(t, l.text(), copied.text())
+	requireSame(t, l.text(), loaded.text())
+}
+
+func TestExpiredHoldsAreRememberedUntilTheyAreForgotten(t *testing.T) {
+	t.Parallel()
+	var s holds
+	list := make([]*hold, 5)
+	for i := range list {
+		list[i] = &hold{key: holdKey{1, uint64(i)}, charged: int64(i)}
+		s.remember(list[i])
+	}
+	for _, i := range []int{2, 0, 4, 1, 3} {
+		require.Same(t, list[i], s.expired[list[i].key])
+		s.forget(list[i])
+		require.NotContains(t, s.expired, list[i].key)
+		require.Len(t, listed(t, &s.ended), len(s.expired))
+	}
+	require.Equal(t, line{}, s.ended)
+}
+
+func TestRecycledHoldsAreBlankAndFew(t *testing.T) {
+	t.Parallel()
+	var s holds
+	h := &hold{key: holdKey{1, 2}, id: "x", quotas: []string{"q"}, amounts: []Amount{Requests(1)}, asked: []Amount{Requests(2)}, charged: 1, released: true}
+	s.recycle(h)
+	require.Equal(t, &hold{amounts: []Amount{}}, s.blank())
+	for range 2 * mostSpare {
+		s.recycle(&hold{})
+	}
+	require.Len(t, s.spare, mostSpare)
+}
+
+func TestSettledIDsAreForgottenWhenTheyAreDue(t *testing.T) {
+	rng := random(t)
+	var s settledIDs
+	due := map[string]int64{}
+	for now := int64(1); now < 4000; now++ {
+		if rng.IntN(3) > 0 {
+			id := fmt.Sprint(rng.IntN(2000))
+			due[id] = now + 50
+			s.add(id, now+50)
+		}
+		s.sweep(now)
+		for id, at := range due {
+			if at <= now {
+				delete(due, id)
+			}
+			require.Equal(t, at > now, s.has(id, now), "%s, due %d, at %d", id, at, now)
+		}
+		require.LessOrEqual(t, len(s.list()), 51)
+		require.LessOrEqual(t, len(s.queue), 2*51+2)
+		require.True(t, slices.IsSortedFunc(s.list(), func(x, y settledID) int { return cmp.Compare(x.forget, y.forget) }))
+	}
+	s.sweep(math.MaxInt64)
+	require.Empty(t, s.until)
+	require.Empty(t, s.queue)
+}
+
+func TestASettledIDIsForgottenInItsTimeBehindOneThatIsKeptLonger(t *testing.T) {
+	t.Parallel()
+	var s settledIDs
+	s.add("long", 1000)
+	for i := range int64(10 * leastSettled) {
+		s.add(fmt.Sprint("short", i), 10+i)
+		s.sweep(i)
+	}
+	require.True(t, s.has("long", 900))
+	require.False(t, s.has("short0", 10))
+	require.True(t, s.has("short630", 639))
+	require.LessOrEqual(t, len(s.list()), 2*leastSettled, "those that are over do not pile up")
+	require.LessOrEqual(t, len(s.until), 2*leastSettled)
+}
+
+func TestASettledIDSettledAgainIsKeptAsLongAsTheLater(t *testing.T) {
+	t.Parallel()
+	var s settledIDs
+	s.add("a", 10)
+	s.add("a", 20)
+	s.sweep(10)
+	require.True(t, s.has("a", 10))
+	s.sweep(20)
+	require.False(t, s.has("a", 20))
+}
+
+func TestKeysOfHoldsSurviveAsText(t *testing.T) {
+	t.Parallel()
+	for _, key := range []holdKey{{0, 0}, {0, 1}, {35, 36}, {math.MaxUint64, math.MaxUint64}} {
+		for _, quota := range []string{"q", "a@b", "-", ""} {
+			back, name, ok := parseHoldKey(key.text(quota))
+			require.True(t, ok)
+			require.Equal(t, key, back)
+			require.Equal(t, quota, name)
+		}
+	}
+	for _, text := range []string{"", "@q", "1-2", "1@q", "-@q", "1-@q", "1-2-3@q", "ä-1@q", "+1-1@q", "3w5e11264sgsg-1@q"} {
+		_, _, ok := parseHoldKey(text)
+		require.False(t, ok, text)
+	}
+}
+
+func TestOnlyHoldsOfOneQuotaWithoutAnIDArePlain(t *testing.T) {
+	t.Parallel()
+	require.True(t, (&hold{}).plain())
+	require.False(t, (&hold{id: "x"}).plain())
+	require.False(t, (&hold{quotas: []string{"a", "b"}}).plain())
+	require.Equal(t, []Amount{Requests(2)}, (&hold{amounts: []Amount{Requests(1)}, asked: []Amount{Requests(2)}}).original())
+	require.Equal(t, []Amount{Requests(1)}, (&hold{amounts: []Amount{Requests(1)}}).original())
+}
