@@ -329,7 +329,7 @@ func (o *acquisition) grant(pages []page) {
 	for i := range o.asked {
 		p := o.page(pages, o.asked[i].canonical)
 		if o.holds(i) && !p.book.today.countable(o.want(p, &o.asked[i])) {
-			o.err = fmt.Errorf("%w: together with what is held it is more than can be counted", ErrInvalidAmount)
+			o.err = errUncountable
 			return
 		}
 	}
@@ -352,7 +352,10 @@ func (o *acquisition) grant(pages []page) {
 		h.expires = p.now + h.ttl
 		p.book.grant(h, p.now)
 		if i == first || o.asked[first].canonical == one.canonical {
-			o.expires, o.held = h.expires, append(o.held[:0], h.amounts...)
+			o.held = append(o.held[:0], h.amounts...)
+		}
+		if o.expires == 0 || h.expires < o.expires {
+			o.expires = h.expires // books may differ in their time
 		}
 	}
 	if o.line != nil {

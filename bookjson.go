@@ -18,15 +18,15 @@ import (
 type bookJSON struct {
 	Clock       moment                 `json:"clock"`
 	Accounts    map[string]accountJSON `json:"accounts,omitempty"`
-	Holds       []holdJSON             `json:"holds,omitempty"`
-	Expired     []holdJSON             `json:"expired,omitempty"`
-	Settled     []settledJSON          `json:"settled,omitempty"`
+	Holds       checked[holdJSON]      `json:"holds,omitempty"`
+	Expired     checked[holdJSON]      `json:"expired,omitempty"`
+	Settled     checked[settledJSON]   `json:"settled,omitempty"`
 	Today       *todayJSON             `json:"today,omitempty"`
-	Finished    []DaySummary           `json:"finished,omitempty"`
-	Alerts      []deliveryJSON         `json:"alerts,omitempty"`
+	Finished    checked[DaySummary]    `json:"finished,omitempty"`
+	Alerts      checked[deliveryJSON]  `json:"alerts,omitempty"`
 	ClosedUntil moment                 `json:"closed_until,omitempty"`
 	Imported    *importedJSON          `json:"imported,omitempty"`
-	Batches     []batchJSON            `json:"batches,omitempty"`
+	Batches     checked[batchJSON]     `json:"batches,omitempty"`
 	Tally       tallyJSON              `json:"tally,omitzero"`
 }
 

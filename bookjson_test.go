@@ -88,6 +88,7 @@ var derived = map[string][]string{
 	"hold":       {"slot", "older", "newer"},
 	"holds":      {"open", "byID", "expiry", "expired", "spare"}, // the lines are saved
 	"settledIDs": {"until", "head", "crowded"},
+	"dayTotals":  {"saturated"},
 	"unitTotal":  {"open"},
 }
 

@@ -1,7 +1,9 @@
 package quota
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -32,9 +34,6 @@ func (b *Book) fill(form *bookJSON) error {
 		return err
 	}
 	for _, one := range form.Settled {
-		if one.ID == "" {
-			return errors.New("a settled reservation without an ID")
-		}
 		b.settled.add(one.ID, int64(one.Until))
 	}
 	if form.Today != nil {
@@ -48,16 +47,8 @@ func (b *Book) fill(form *bookJSON) error {
 		}
 		b.today.held(h.amounts)
 	}
-	for i := range form.Finished {
-		if err := form.Finished[i].check(); err != nil {
-			return err
-		}
-	}
 	b.finished = form.Finished
 	for _, d := range form.Alerts {
-		if d.Alert.ID == "" || d.Alert.Used < 0 || d.Alert.Threshold <= 0 {
-			return errors.New("an alert that cannot have been raised")
-		}
 		b.outbox = append(b.outbox, delivery{d.Alert, uint64(d.Writer), int64(d.Claimed)})
 	}
 	if from := form.Imported; from != nil {
@@ -70,6 +61,55 @@ func (b *Book) fill(form *bookJSON) error {
 		b.batches = append(b.batches, batch{uint64(one.Writer), one.Number, int64(one.At)})
 	}
 	return nil
+}
+
+// checked is a list whose elements are refused one by one as they are read, so that a damaged list is not first built in
+// memory, where it would take many times the room.
+type checked[T interface{ check() error }] []T
+
+func (list *checked[T]) UnmarshalJSON(data []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if begin, err := decoder.Token(); err != nil || begin != json.Delim('[') {
+		return errors.New("not a list")
+	}
+	for decoder.More() {
+		var one T
+		if err := decoder.Decode(&one); err != nil {
+			return err
+		}
+		if err := one.check(); err != nil {
+			return err
+		}
+		*list = append(*list, one)
+	}
+	return nil
+}
+
+func (form settledJSON) check() error {
+	if form.ID == "" || form.Until == 0 {
+		return errors.New("a settled reservation without an ID or an end")
+	}
+	return nil
+}
+
+func (form deliveryJSON) check() error {
+	if form.Alert.ID == "" || form.Alert.Used < 0 || form.Alert.Threshold <= 0 {
+		return errors.New("an alert that cannot have been raised")
+	}
+	return nil
+}
+
+func (form batchJSON) check() error {
+	if form.Writer == 0 {
+		return errors.New("a batch without its writer")
+	}
+	return nil
+}
+
+func (form holdJSON) check() error {
+	_, err := form.hold()
+	return err
 }
 
 func (form accountJSON) account(text string) (*account, error) {
@@ -240,7 +280,7 @@ func (d *dayTotals) fill(form *todayJSON) error {
 }
 
 // check refuses a day that no book can have written.
-func (s *DaySummary) check() error {
+func (s DaySummary) check() error {
 	if s.Day.IsZero() || s.Calls < 0 || s.Denied < 0 || s.Expired < 0 {
 		return errors.New("a finished day with a negative number or without a date")
 	}

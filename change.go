@@ -74,6 +74,14 @@ func (t *QuotaTracker) lock(pages []page) []page {
 	return pages
 }
 
+// logSaturation says once that usage has passed what can be counted: from there on it is recorded as that.
+func (t *QuotaTracker) logSaturation(b *Book) {
+	if b.today.saturated {
+		b.today.saturated = false
+		t.cfg.Logger.Error("quota: more has been used than can be counted, the total stays at the largest number", "quota", b.name)
+	}
+}
+
 // A receipt says what is still to be done when the locks have been given up.
 type receipt struct {
 	changed bool
@@ -87,6 +95,7 @@ func (t *QuotaTracker) shut(pages []page) receipt {
 		p := &pages[i]
 		if p.book.changed {
 			r.changed = true
+			t.logSaturation(p.book)
 			if t.saver != nil {
 				t.saver.note(p.entry)
 			}

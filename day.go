@@ -18,6 +18,8 @@ type dayTotals struct {
 	expired    int64
 	deniedBy   []denial // by limit
 	alerts     []string
+
+	saturated bool // more was used than can be counted, which nobody has logged (derived)
 }
 
 // A unitTotal is what a day counts of one unit. What is open outlives the day.
@@ -98,6 +100,7 @@ func (d *dayTotals) add(list []Amount) {
 
 func (d *dayTotals) addUnit(unit Unit, n int64) {
 	total := d.unit(unit)
+	d.saturated = d.saturated || total.used > math.MaxInt64-n
 	total.used = saturatingAdd(total.used, n)
 }
 

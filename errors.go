@@ -21,6 +21,8 @@ var (
 	ErrInvalidConfig = errors.New("quota: invalid configuration")
 )
 
+var errUncountable = fmt.Errorf("%w: together with what is held it is more than can be counted", ErrInvalidAmount)
+
 // Reservations and their identity.
 var (
 	// ErrSettled says that the reservation has been committed, released, closed by matching usage, or has expired.

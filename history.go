@@ -185,16 +185,13 @@ func decodeDays(data []byte) (map[string][]DaySummary, error) {
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
-	var days map[string][]DaySummary
-	if err := dec.Decode(&days); err != nil {
+	var read map[string]checked[DaySummary]
+	if err := dec.Decode(&read); err != nil {
 		return nil, err
 	}
-	for name, list := range days {
-		for i := range list {
-			if err := list[i].check(); err != nil {
-				return nil, fmt.Errorf("%q: %w", name, err)
-			}
-		}
+	days := make(map[string][]DaySummary, len(read))
+	for name, list := range read {
+		days[name] = list
 	}
 	return mergeHistory(days, nil), nil
 }

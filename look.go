@@ -58,9 +58,13 @@ func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
 	}
 	now := t.view(e)
 	defer e.mu.Unlock()
-	if v := e.book.judge(e.rules.wanted(nil, list), now); v.refused {
+	wanted := e.rules.wanted(nil, list)
+	if v := e.book.judge(wanted, now); v.refused {
 		refusal := e.book.refusal(v, now)
 		return Decision{Limit: refusal.Limit, RetryAt: refusal.RetryAt, Never: refusal.Never, Err: refusal}
+	}
+	if !e.book.today.countable(wanted) {
+		return Decision{Err: errUncountable}
 	}
 	d := Decision{Allowed: true}
 	if tightest := e.book.tightest(); tightest >= 0 {

@@ -373,6 +373,14 @@ func (o *settling) quotas() []string { return o.names }
 
 func (o *settling) apply(pages []page, _ int64) {
 	o.settled, o.until = false, 0
+	if o.verb == verbExtend {
+		for _, p := range pages {
+			if p.book.holds.open[o.key] == nil {
+				o.settled = true
+				return
+			}
+		}
+	}
 	for _, p := range pages {
 		var settled bool
 		switch o.verb {
@@ -381,7 +389,10 @@ func (o *settling) apply(pages []page, _ int64) {
 		case verbRelease:
 			settled = p.book.release(&o.settlement, p.now)
 		case verbExtend:
-			o.until, settled = p.book.extend(&o.settlement, o.ttl, p.now)
+			var until int64
+			if until, settled = p.book.extend(&o.settlement, o.ttl, p.now); o.until == 0 || until < o.until {
+				o.until = until
+			}
 		case verbUndo:
 			p.book.undo(o.key, p.now)
 		}

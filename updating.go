@@ -150,6 +150,7 @@ func (b *updating) install() {
 		if e == nil {
 			e = t.entryOf(name)
 		}
+		t.logSaturation(book)
 		changed := book.changed
 		book.changed = false
 		e.mu.Lock()

@@ -1,0 +1,164 @@
+package quota_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"math"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"example.com/quota"
+	"example.com/quota/quotatest"
+	"github.com/stretchr/testify/require"
+)
+
+func TestUsageThatCannotBeCountedAnyMoreIsLoggedOnce(t *testing.T) {
+	var log bytes.Buffer
+	tracker, err := quota.New(t.Context(), quota.Config{
+		Persistence: quota.InMemory(), Quotas: []quota.Quota{{Name: "q"}}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	require.NoError(t, err)
+	for range 2 {
+		require.NoError(t, tracker.RecordUsage(t.Context(), "q", quota.Tokens(math.MaxInt64)))
+	}
+	require.Equal(t, 1, strings.Count(log.String(), "more has been used than can be counted"))
+	require.NoError(t, tracker.Close())
+}
+
+func TestAnAliasOfATemplateLeadsToTheQuotaThatBearsTheName(t *testing.T) {
+	tracker, _ := quotatest.New(t,
+		quota.Quota{Name: "user:*", Aliases: []string{"u:*"}, Limits: []quota.Limit{{Max: 5}}},
+		quota.Quota{Name: "user:vip:*", Limits: []quota.Limit{{Max: 3}}},
+		quota.Quota{Name: "boss", Aliases: []string{"user:ann"}, Limits: []quota.Limit{{Max: 1}}},
+	)
+	for name, most := range map[string]int64{"u:bob": 5, "u:vip:x": 3, "u:ann": 1} {
+		require.True(t, tracker.CanUse(name, quota.Requests(most)), name)
+		require.False(t, tracker.CanUse(name, quota.Requests(most+1)), name)
+		_, err := tracker.Reserve(t.Context(), name, quota.Requests(most))
+		require.NoError(t, err)
+		_, err = tracker.Reserve(t.Context(), name)
+		require.ErrorIs(t, err, quota.ErrExceeded, name)
+	}
+	_, err := tracker.Reserve(t.Context(), "u:"+strings.Repeat("x", 254))
+	require.ErrorIs(t, err, quota.ErrUnknownQuota, "what the alias stands for would be too long for a name")
+}
+
+func TestOnAlertMaySetQuotasWhileSetQuotasRuns(t *testing.T) {
+	var tracker *quota.QuotaTracker
+	limits := func(most int64) []quota.Quota { return []quota.Quota{{Name: "q", Limits: []quota.Limit{{Max: most}}}} }
+	calls := 0
+	tracker, err := quota.New(t.Context(), quota.Config{
+		Persistence: quota.InMemory(), Quotas: limits(1000),
+		OnAlert: func(quota.Alert) {
+			calls++
+			_ = tracker.SetQuotas(context.Background(), limits(500))
+		},
+	})
+	require.NoError(t, err)
+	require.NoError(t, tracker.RecordUsage(t.Context(), "q", quota.Requests(100)))
+	require.NoError(t, tracker.SetQuotas(t.Context(), limits(100)))
+	require.Equal(t, 3, calls)
+	require.True(t, tracker.CanUse("q", quota.Requests(400)))
+	require.NoError(t, tracker.Close())
+}
+
+func TestAnAlertWhoseCallDidNotWaitForTheSaveIsDeliveredAfterIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, alerts := &memory{gate: make(chan struct{})}, &firedAlerts{}
+		tracker, err := quota.New(t.Context(), quota.Config{Persistence: store, OnAlert: alerts.add, Quotas: []quota.Quota{daily(10)}})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		require.ErrorIs(t, tracker.RecordUsage(ctx, "q", quota.Requests(5)), quota.ErrPending)
+		require.Empty(t, alerts.thresholds())
+		close(store.gate)
+		synctest.Wait()
+		require.Equal(t, []int{50}, alerts.thresholds())
+		require.NoError(t, tracker.Close())
+	})
+}
+
+func TestCloseInACallbackDoesNotRepeatItsAlert(t *testing.T) {
+	store, clock := &memory{}, quotatest.NewClock(time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC))
+	var ids []string
+	open := func() (tracker *quota.QuotaTracker) {
+		tracker, err := quota.New(t.Context(), quota.Config{
+			Persistence: store, Clock: clock, Quotas: []quota.Quota{daily(10)},
+			OnAlert: func(a quota.Alert) {
+				ids = append(ids, a.ID)
+				_ = tracker.Close()
+			},
+		})
+		require.NoError(t, err)
+		return tracker
+	}
+	_ = open().RecordUsage(t.Context(), "q", quota.Requests(5))
+	require.Len(t, ids, 1)
+	clock.Advance(time.Hour)
+	next := open()
+	require.NoError(t, next.RecordUsage(t.Context(), "q"))
+	require.Len(t, ids, 1)
+	require.NoError(t, next.Close())
+}
+
+func TestACallThatIsAdmittedCountsNoRefusal(t *testing.T) {
+	tracker, _ := quotatest.New(t, quota.Quota{Name: "full", Limits: []quota.Limit{{}}}, quota.Quota{Name: "free"})
+	_, err := tracker.ReserveAny(t.Context(), []string{"full", "free"})
+	require.NoError(t, err)
+	status, _ := tracker.Status("full")
+	require.Zero(t, status.Today.Denied)
+}
+
+func TestAClosedTrackerAdmitsNothing(t *testing.T) {
+	tracker, err := quota.New(t.Context(), quota.Config{Persistence: quota.InMemory()})
+	require.NoError(t, err)
+	require.NoError(t, tracker.Close())
+	require.False(t, tracker.CanUse("gemini_cli"))
+	require.ErrorIs(t, tracker.Check("gemini_cli").Err, quota.ErrClosed)
+}
+
+func TestACandidateMayComeTwiceWithOtherAmounts(t *testing.T) {
+	tracker, _ := quotatest.New(t, quota.Quota{Name: "q", Limits: []quota.Limit{{Unit: quota.UnitTokens, Max: 50}}})
+	r, err := tracker.Acquire(t.Context(), quota.Request{Any: []quota.Candidate{
+		{Quota: "q", Amounts: []quota.Amount{quota.Tokens(100)}}, {Quota: "q", Amounts: []quota.Amount{quota.Tokens(10)}},
+	}})
+	require.NoError(t, err)
+	require.Contains(t, r.Amounts(), quota.Tokens(10))
+}
+
+func TestALateCommitDoesNotSettleTheNextReservationWithItsID(t *testing.T) {
+	tracker, clock := quotatest.New(t, quota.Quota{Name: "q"})
+	request := quota.Request{All: []string{"q"}, ID: "task", TTL: time.Minute}
+	first, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	clock.Advance(time.Minute)
+	second, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.NoError(t, first.Commit(t.Context(), quota.Requests(1)))
+	clock.Advance(time.Minute)
+	third, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err, "the second has expired: it is admitted anew")
+	require.NoError(t, third.Release(t.Context()))
+	require.NoError(t, second.Commit(t.Context()))
+}
+
+func TestWaitEndsWhenItsQuotaIsTakenAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracker, err := quota.New(t.Context(), quota.Config{Persistence: quota.InMemory(), Quotas: []quota.Quota{daily(0)}})
+		require.NoError(t, err)
+		require.NoError(t, tracker.SetQuotas(t.Context(), []quota.Quota{daily(1)}))
+		mustReserve(t, tracker, "q")
+		done := make(chan error, 1)
+		go func() {
+			_, err := tracker.Wait(t.Context(), "q")
+			done <- err
+		}()
+		synctest.Wait()
+		require.NoError(t, tracker.SetQuotas(t.Context(), []quota.Quota{{Name: "other"}}))
+		require.ErrorIs(t, <-done, quota.ErrUnknownQuota)
+		require.NoError(t, tracker.Close())
+	})
+}
