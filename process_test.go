@@ -33,7 +33,7 @@ const childVariable = "QUOTA_TEST_STATE" // the path of the state that a child p
 func TestChildProcess(t *testing.T) {
 	path := os.Getenv(childVariable)
 	if path == "" {
-		t.SkipNow()
+		return // this is not a child
 	}
 	lines := make(chan string)
 	go func() {
