@@ -161,7 +161,9 @@ func (t *QuotaTracker) takeBack(op *acquisition) {
 		var few [4]page
 		pages := t.open(few[:0], undo.names)
 		undo.apply(pages, 0)
-		t.shut(pages)
+		if done := t.shut(pages); done.batch != nil {
+			t.saver.leave(done.batch)
+		}
 	}
 }
 

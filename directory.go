@@ -127,7 +127,7 @@ func (d *directory) fill(t *QuotaTracker, books map[string]*Book) {
 func (d *directory) configure(t *QuotaTracker, c *configuration) []string {
 	fixed := make(map[string]*entry, len(c.names))
 	for alias, found := range c.names {
-		fixed[alias] = d.add(t, found.name)
+		fixed[alias] = d.settle(t, found)
 	}
 	var names []string
 	for _, e := range d.all() {
@@ -146,6 +146,20 @@ func (d *directory) configure(t *QuotaTracker, c *configuration) []string {
 	}
 	d.fixed.Store(&fixed)
 	return names
+}
+
+// settle returns the entry of a configured name with its rules: from then on nobody drops it.
+func (d *directory) settle(t *QuotaTracker, found target) *entry {
+	for {
+		e := d.add(t, found.name)
+		e.mu.Lock()
+		if !e.gone {
+			e.rules, e.configured = found.rules, true
+			e.mu.Unlock()
+			return e
+		}
+		e.mu.Unlock()
+	}
 }
 
 // lookup returns the entry of what a caller calls a quota. One of a template that nobody has used yet is made when

@@ -165,15 +165,20 @@ func (s *saver) wait(ctx context.Context, batch *saveBatch) error {
 			return batch.err
 		default:
 		}
-		s.mu.Lock()
-		batch.left = true
-		s.mu.Unlock()
-		select {
-		case <-batch.done:
-			s.tracker.deliverSoon()
-		default:
-		}
+		s.leave(batch)
 		return ctx.Err()
+	}
+}
+
+// leave says that a caller does not wait for its batch: what that makes deliverable is delivered all the same.
+func (s *saver) leave(batch *saveBatch) {
+	s.mu.Lock()
+	batch.left = true
+	s.mu.Unlock()
+	select {
+	case <-batch.done:
+		s.tracker.deliverSoon()
+	default:
 	}
 }
 

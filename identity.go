@@ -135,7 +135,9 @@ func (o *acquisition) known(pages []page) bool {
 			}
 			return true
 		}
-		if b.settled.has(o.id, pages[i].now) {
+	}
+	for i := range pages { // one that is open anywhere comes before one that has been settled
+		if pages[i].book.settled.has(o.id, pages[i].now) {
 			o.err = fmt.Errorf("%w: %q", ErrSettled, shortened(printable(o.id)))
 			return true
 		}
@@ -169,19 +171,20 @@ func (o *acquisition) matches(pages []page, h *hold, quota string) bool {
 			}
 			return false
 		}
-		if one.candidate {
-			if chosen {
-				continue
-			}
-			chosen = true
+		if one.candidate && chosen {
+			continue
 		}
 		held := o.page(pages, one.canonical).book.holds.byID[o.id]
 		if held == nil || held.key != h.key {
 			return false
 		}
 		if !sameAmounts(held.original(), o.want(o.page(pages, one.canonical), one)) {
+			if one.candidate {
+				continue // another candidate may name the same quota with other amounts
+			}
 			return false
 		}
+		chosen = chosen || one.candidate
 		matched++
 	}
 	return matched >= len(holding) && (!candidates || chosen)

@@ -84,3 +84,28 @@ func TestAReservationSettledThroughOneHandleIsSettledForTheOther(t *testing.T) {
 		require.EqualValues(t, 1, status.Today.Used[UnitRequests])
 	}
 }
+
+func TestWhoGivesUpAfterTheExpiryTakesNothingFromWhoHoldsTheSameReservation(t *testing.T) {
+	l := newLedger(t, Limit{Max: 10})
+	key := l.grant(minute, Requests(3))
+	l.book.holds.open[key].joined = 1
+	l.pass(minute)
+	l.book.undo(key, l.at)
+	require.EqualValues(t, 3, l.book.limits[0].used, "the other's charge stands")
+	l.book.undo(key, l.at)
+	require.Zero(t, l.book.limits[0].used, "nobody has it any more")
+	require.NoError(t, l.book.verify())
+}
+
+func TestAnEntryThatIsDroppedWhileItIsConfiguredIsNotPinned(t *testing.T) {
+	tracker := inMemoryTracker(t, Quota{Name: "u:*"})
+	e, err := tracker.lookup("u:1", true)
+	require.NoError(t, err)
+	e.mu.Lock()
+	tracker.entries.drop(e)
+	e.mu.Unlock()
+	require.NoError(t, tracker.SetQuotas(t.Context(), []Quota{{Name: "u:1", Limits: []Limit{{Max: 7}}}}))
+	require.True(t, tracker.CanUse("u:1", Requests(7)))
+	require.False(t, tracker.CanUse("u:1", Requests(8)))
+	require.NotSame(t, e, tracker.entryOf("u:1"))
+}

@@ -162,3 +162,33 @@ func TestWaitEndsWhenItsQuotaIsTakenAway(t *testing.T) {
 		require.NoError(t, tracker.Close())
 	})
 }
+
+func TestAnIDOpenInOneQuotaIsFoundThoughItWasSettledInAnother(t *testing.T) {
+	tracker, clock := quotatest.New(t, quota.Quota{Name: "a", Limits: []quota.Limit{{Max: 1}}}, quota.Quota{Name: "b"})
+	request := quota.Request{ID: "task", Any: []quota.Candidate{{Quota: "a"}, {Quota: "b"}}, TTL: time.Minute}
+	first, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	clock.Advance(time.Minute) // it expires, and its charge fills a
+	second, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, "b", second.Quota())
+	require.NoError(t, first.Commit(t.Context()))
+	again, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, second.ID(), again.ID())
+	require.Equal(t, "b", again.Quota())
+	require.NoError(t, again.Release(t.Context()))
+}
+
+func TestARepeatedRequestWithOneQuotaTwiceAmongItsCandidatesGetsItsReservation(t *testing.T) {
+	tracker, _ := quotatest.New(t, quota.Quota{Name: "q", Limits: []quota.Limit{{Unit: quota.UnitTokens, Max: 50}}})
+	request := quota.Request{ID: "task", Any: []quota.Candidate{
+		{Quota: "q", Amounts: []quota.Amount{quota.Tokens(100)}}, {Quota: "q", Amounts: []quota.Amount{quota.Tokens(10)}},
+	}}
+	r, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	again, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, r.Amounts(), again.Amounts())
+	require.NoError(t, again.Release(t.Context()))
+}

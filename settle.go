@@ -441,12 +441,16 @@ func (b *Book) reset(now int64) {
 // other calls were given too stays theirs.
 func (b *Book) undo(key holdKey, now int64) {
 	if h, late := b.holds.expired[key]; late {
+		b.changed = true
+		if h.joined > 0 {
+			h.joined--
+			return
+		}
 		if !h.released {
 			b.amend(h, h.amounts, nil, nil, now)
 			b.unbegin(h)
 		}
 		b.holds.forget(h)
-		b.changed = true
 		return
 	}
 	if h, open := b.holds.open[key]; open {

@@ -227,7 +227,7 @@ func (s *shared) finish(calls []*call, saved bool) (left bool) {
 		}
 		if op, ok := c.op.(*acquisition); ok && c.abandoned && saved {
 			if undo := op.undo(); undo != nil {
-				s.enqueue(&call{op: undo, done: make(chan struct{})})
+				s.enqueue(&call{op: undo, done: make(chan struct{}), abandoned: true})
 			}
 		}
 		left = left || c.abandoned
