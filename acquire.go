@@ -121,7 +121,7 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 	if t.saver != nil {
 		if err := t.saver.failing(); err != nil {
 			op.letNext()
-			return nil, asNotSaved(err)
+			return nil, notSaved(err)
 		}
 	}
 	var few [4]page
@@ -146,7 +146,7 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 		if ctx.Err() != nil {
 			return nil, fmt.Errorf("quota: reserving: %w", err)
 		}
-		return nil, asNotSaved(err)
+		return nil, notSaved(err)
 	}
 	if done.changed {
 		t.takeOver(ctx)

@@ -146,17 +146,9 @@ func pending(err error) error {
 		return fmt.Errorf("%w: %w", ErrPending, err)
 	}
 	if errors.Is(err, ErrClosed) {
-		return asNotSaved(err) // and nobody will save it
+		return notSaved(err) // and nobody will save it
 	}
-	return fmt.Errorf("%w: %w", asNotSaved(err), ErrPending)
-}
-
-// asNotSaved makes an error of a store match ErrNotSaved.
-func asNotSaved(err error) error {
-	if errors.Is(err, ErrNotSaved) {
-		return err
-	}
-	return fmt.Errorf("%w: %w", ErrNotSaved, err)
+	return fmt.Errorf("%w: %w", notSaved(err), ErrPending)
 }
 
 // RecordUsage counts what was used: one request, unless a Requests amount says otherwise, and what else is named. It is

@@ -48,22 +48,14 @@ func (c *configuration) resolve(name string) (target, error) {
 		}
 		canonical = one.name + strings.TrimPrefix(canonical, one.prefix)
 	}
-	return target{}, fmt.Errorf("%w: %q is no quota, alias or template: check the spelling or configure it",
-		ErrUnknownQuota, shortened(printable(name)))
+	return target{}, fmt.Errorf("%w: %s is no quota, alias or template: check the spelling or configure it",
+		ErrUnknownQuota, quoted(name))
 }
 
 const (
 	maxNameBytes = 256
 	mostHops     = 8 // from alias to alias
 )
-
-func shortened(text string) string {
-	const most = 80
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "..."
-}
 
 // compile checks quotas and makes a configuration of them.
 func (cfg *Config) compile(quotas []Quota, zones *zones, history func(string) []DaySummary) (*configuration, error) {

@@ -285,7 +285,7 @@ func (s *saver) flush(ctx context.Context) error {
 		return nil
 	}
 	if err := s.wait(ctx, batch); err != nil {
-		return asNotSaved(err)
+		return notSaved(err)
 	}
 	return nil
 }

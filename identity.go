@@ -131,14 +131,14 @@ func (o *acquisition) known(pages []page) bool {
 				o.join(pages, h.key)
 				o.existing = o.tracker.handle(h, b.name)
 			} else {
-				o.err = fmt.Errorf("%w: %q", ErrIDConflict, shortened(printable(o.id)))
+				o.err = fmt.Errorf("%w: %s", ErrIDConflict, quoted(o.id))
 			}
 			return true
 		}
 	}
 	for i := range pages { // one that is open anywhere comes before one that has been settled
 		if pages[i].book.settled.has(o.id, pages[i].now) {
-			o.err = fmt.Errorf("%w: %q", ErrSettled, shortened(printable(o.id)))
+			o.err = fmt.Errorf("%w: %s", ErrSettled, quoted(o.id))
 			return true
 		}
 	}

@@ -53,7 +53,7 @@ func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
 	}
 	if t.saver != nil {
 		if err := t.saver.failing(); err != nil {
-			return Decision{Err: asNotSaved(err)}
+			return Decision{Err: notSaved(err)}
 		}
 	}
 	now := t.view(e)

@@ -185,7 +185,7 @@ func (t *QuotaTracker) Reservation(ctx context.Context, id string, quotas ...str
 			return r, err
 		}
 	}
-	return nil, fmt.Errorf("%w %q: it was settled, has expired, or never was", ErrNoReservation, shortened(printable(id)))
+	return nil, fmt.Errorf("%w %s: it was settled, has expired, or never was", ErrNoReservation, quoted(id))
 }
 
 // search looks for an open hold in the newest books of those quotas.

@@ -271,7 +271,7 @@ func (s *shared) denied(list []refused) {
 
 func (s *shared) flush(ctx context.Context) error {
 	if err := s.submit(ctx, &flushing{}); err != nil {
-		return asNotSaved(err)
+		return notSaved(err)
 	}
 	return nil
 }

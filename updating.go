@@ -237,7 +237,7 @@ func (b *updating) keep(err error) {
 		}
 		switch op := c.op.(type) {
 		case *acquisition:
-			c.err = asNotSaved(err)
+			c.err = notSaved(err)
 			// Whether it has joined another's is not known: that one stays, at worst until it expires.
 			if op.granted {
 				s.kept = append(s.kept, &call{op: op.undo(), at: c.at})
@@ -249,7 +249,7 @@ func (b *updating) keep(err error) {
 			continue
 		}
 		if !lasting(c.op) {
-			c.err = asNotSaved(err)
+			c.err = notSaved(err)
 			continue
 		}
 		if t.applyHere(c) {
