@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 )
 
 // An acquisition is every kind of reservation as an operation: all of some quotas, then the first of others.
@@ -68,6 +67,11 @@ func (o *acquisition) ask(name string, amounts []Amount, candidate bool) error {
 	if err != nil {
 		return err
 	}
+	if candidate {
+		if list, err = o.atLeastAll(one.canonical, list); err != nil {
+			return err
+		}
+	}
 	o.amounts = append(o.amounts[:one.from], list...)
 	one.to = len(o.amounts)
 	for i := range o.asked {
@@ -83,6 +87,26 @@ func (o *acquisition) ask(name string, amounts []Amount, candidate bool) error {
 		o.names = slices.Insert(o.names, at, e.name)
 	}
 	return nil
+}
+
+// atLeastAll returns what a candidate asks of a quota that is among All too: there is one hold in it, for the larger of
+// the two amounts of each unit.
+func (o *acquisition) atLeastAll(canonical string, list []Amount) ([]Amount, error) {
+	for i := range o.asked {
+		if o.asked[i].candidate || o.asked[i].canonical != canonical {
+			continue
+		}
+		larger := slices.Clone(list)
+		for _, amount := range withRequest(nil, o.named(&o.asked[i])) {
+			if at := find(larger, amount.Unit); at >= 0 {
+				larger[at].N = max(larger[at].N, amount.N)
+			} else if amount != Requests(1) { // which a call that names none implies anyhow
+				larger = append(larger, amount)
+			}
+		}
+		return gather(nil, larger)
+	}
+	return list, nil
 }
 
 // acquire tries once.
@@ -313,21 +337,7 @@ func (o *acquisition) deny(p *page, v verdict) {
 
 // grant opens the hold in every quota that admits it.
 func (o *acquisition) grant(pages []page) {
-	holding := 0
-	for i := range o.asked {
-		if o.holds(i) {
-			holding++
-		}
-	}
-	var names []string
-	if holding > 1 {
-		for i := range o.asked {
-			if o.holds(i) && !slices.Contains(names, o.asked[i].canonical) {
-				names = append(names, o.asked[i].canonical)
-			}
-		}
-		slices.SortFunc(names, strings.Compare)
-	}
+	names := o.holdNames()
 	for i := range o.asked {
 		p := o.page(pages, o.asked[i].canonical)
 		if o.holds(i) && !p.book.today.countable(o.want(p, &o.asked[i])) {
@@ -337,23 +347,24 @@ func (o *acquisition) grant(pages []page) {
 	}
 	first := max(0, o.chosen)
 	for i := range o.asked {
-		one := &o.asked[i]
-		p := o.page(pages, one.canonical)
-		if !o.holds(i) || p.book.holds.open[o.key] != nil {
+		if !o.holds(i) {
 			continue
 		}
+		one := &o.asked[i]
+		p := o.page(pages, one.canonical)
 		h := p.book.holds.blank()
 		h.key, h.id, h.name = o.key, o.id, o.asked[first].name
-		if len(names) > 1 {
-			h.quotas = names
-		}
+		h.quotas = names
 		h.amounts = append(h.amounts[:0], o.want(p, one)...)
+		if o.id != "" {
+			h.estimated = unnamed(h.amounts, o.named(one))
+		}
 		if h.ttl = o.ttl; h.ttl == 0 {
 			h.ttl = p.book.configured.ttl.Nanoseconds()
 		}
 		h.expires = p.now + h.ttl
 		p.book.grant(h, p.now)
-		if i == first || o.asked[first].canonical == one.canonical {
+		if i == first {
 			o.held = append(o.held[:0], h.amounts...)
 		}
 		if o.expires == 0 || h.expires < o.expires {
@@ -364,13 +375,34 @@ func (o *acquisition) grant(pages []page) {
 		o.tracker.waiters.grant(o.line)
 	}
 	o.granted, o.holding = true, names
-	if len(names) <= 1 {
-		o.holding = nil
-	}
 }
 
-// holds reports whether the reservation holds the quota asked for at i.
-func (o *acquisition) holds(i int) bool { return !o.asked[i].candidate || i == o.chosen }
+// holdNames returns the canonical names of the quotas that the reservation holds, nil when it is one alone.
+func (o *acquisition) holdNames() []string {
+	if len(o.asked) == 1 || len(o.names) == 1 {
+		return nil
+	}
+	var names []string
+	for i := range o.asked {
+		if o.holds(i) {
+			names = append(names, o.asked[i].canonical)
+		}
+	}
+	if len(names) == 1 {
+		return nil
+	}
+	slices.Sort(names)
+	return names
+}
+
+// holds reports whether the reservation's hold in a quota is the one asked for at i. Where the chosen candidate is among
+// All too, it is the candidate's.
+func (o *acquisition) holds(i int) bool {
+	if i == o.chosen || o.chosen < 0 {
+		return !o.asked[i].candidate || i == o.chosen
+	}
+	return !o.asked[i].candidate && o.asked[i].canonical != o.asked[o.chosen].canonical
+}
 
 // result is what the caller gets.
 func (o *acquisition) result() (*Reservation, error) {

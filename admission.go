@@ -31,10 +31,7 @@ func (v verdict) later(other verdict) bool {
 // wanted appends to list what a call that names so much needs of this quota: one request unless it says otherwise, and
 // an estimate for the units that it leaves out. Naming any form of tokens names tokens.
 func (r *rules) wanted(list, named []Amount) []Amount {
-	if find(named, UnitRequests) < 0 {
-		list = append(list, Requests(1))
-	}
-	list = append(list, named...)
+	list = withRequest(list, named)
 	tokens := false
 	for i := range named {
 		tokens = tokens || isTokens(named[i].Unit)
@@ -45,6 +42,14 @@ func (r *rules) wanted(list, named []Amount) []Amount {
 		}
 	}
 	return list
+}
+
+// withRequest appends to list what a call names, which is one request unless it says otherwise.
+func withRequest(list, named []Amount) []Amount {
+	if find(named, UnitRequests) < 0 {
+		list = append(list, Requests(1))
+	}
+	return append(list, named...)
 }
 
 // judge says whether so much would be admitted, by every limit that refuses it. The book has been advanced to now.

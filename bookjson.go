@@ -54,19 +54,20 @@ type sliceJSON struct {
 }
 
 type holdJSON struct {
-	Key      keyText   `json:"key"`
-	ID       string    `json:"id,omitempty"`
-	Name     string    `json:"name,omitempty"`
-	Quotas   []string  `json:"quotas,omitempty"`
-	Amounts  amountsOf `json:"amounts"`
-	Asked    amountsOf `json:"asked,omitempty"`
-	Granted  moment    `json:"granted,omitempty"`
-	Expires  moment    `json:"expires"`
-	TTL      span      `json:"ttl"`
-	Charged  moment    `json:"charged,omitempty"`
-	Joined   int64     `json:"joined,omitempty"`
-	Released bool      `json:"released,omitempty"`
-	Found    bool      `json:"found,omitempty"`
+	Key       keyText   `json:"key"`
+	ID        string    `json:"id,omitempty"`
+	Name      string    `json:"name,omitempty"`
+	Quotas    []string  `json:"quotas,omitempty"`
+	Amounts   amountsOf `json:"amounts"`
+	Asked     amountsOf `json:"asked,omitempty"`
+	Estimated []Unit    `json:"estimated,omitempty"`
+	Granted   moment    `json:"granted,omitempty"`
+	Expires   moment    `json:"expires"`
+	TTL       span      `json:"ttl"`
+	Charged   moment    `json:"charged,omitempty"`
+	Joined    int64     `json:"joined,omitempty"`
+	Released  bool      `json:"released,omitempty"`
+	Found     bool      `json:"found,omitempty"`
 }
 
 type settledJSON struct {
@@ -285,7 +286,7 @@ func (a *account) form() accountJSON {
 func (h *hold) form() holdJSON {
 	return holdJSON{
 		Key: keyText(h.key), ID: h.id, Name: h.name, Quotas: h.quotas, Amounts: h.amounts, Asked: h.asked,
-		Granted: moment(h.granted), Expires: moment(h.expires), TTL: span(h.ttl), Charged: moment(h.charged),
+		Estimated: h.estimated, Granted: moment(h.granted), Expires: moment(h.expires), TTL: span(h.ttl), Charged: moment(h.charged),
 		Joined: h.joined, Released: h.released, Found: h.found,
 	}
 }

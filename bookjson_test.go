@@ -41,6 +41,7 @@ func fullLedger(t *testing.T) *ledger {
 	special("mine")
 	special("", "p", "q")
 	l.book.holds.byID["mine"].joined, l.book.holds.byID["mine"].found = 2, true
+	l.book.holds.byID["mine"].estimated = []Unit{UnitOutputTokens}
 	special("settled")
 	l.book.commit(&settlement{key: l.book.holds.byID["settled"].key, id: "settled", quotas: []string{"q"}}, l.at)
 	l.book.use([]Amount{Requests(40)}, l.at)

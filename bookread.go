@@ -238,7 +238,7 @@ func (b *Book) reserve(a *account) error {
 func (form holdJSON) hold() (*hold, error) {
 	h := &hold{
 		key: holdKey(form.Key), id: form.ID, name: form.Name, quotas: form.Quotas, amounts: form.Amounts, asked: form.Asked,
-		granted: int64(form.Granted), expires: int64(form.Expires), ttl: int64(form.TTL), charged: int64(form.Charged),
+		estimated: form.Estimated, granted: int64(form.Granted), expires: int64(form.Expires), ttl: int64(form.TTL), charged: int64(form.Charged),
 		joined: form.Joined, released: form.Released, found: form.Found,
 	}
 	if h.expires == 0 || !counters(h.joined) || h.ttl <= 0 || h.ttl > int64(longestWindow) || len(h.amounts) == 0 {

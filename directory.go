@@ -119,6 +119,9 @@ func (d *directory) fill(t *QuotaTracker, books map[string]*Book) {
 		for id := range book.holds.byID {
 			t.ids.add(id, []string{name})
 		}
+		for id := range book.settled.until {
+			t.ids.add(id, []string{name})
+		}
 	}
 }
 

@@ -55,6 +55,8 @@ type hold struct {
 	charged int64 // when it expired, and was charged; 0: open
 	joined  int64 // how many calls with its ID were given it beside the one that opened it
 
+	estimated []Unit // of what a caller's ID was granted, the units that the call did not name
+
 	released     bool // it expired, and was given back
 	found        bool // a second handle was made for it: that it was settled is remembered
 	slot         int  // in the expiry heap

@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// openIDs remember which quotas the open reservations with a caller's ID hold, so that one ID is not used for two
-// reservations that have no quota in common. What they remember may be out of date: the books decide.
+// openIDs remember which quotas hold the reservations with a caller's ID, or have settled them lately, so that one ID is
+// not used for two reservations that have no quota in common. What they remember may be out of date: the books decide.
 type openIDs struct {
 	mu     sync.Mutex // protects what follows
 	quotas map[string][]string
@@ -108,18 +108,23 @@ func (t *QuotaTracker) knowID(op *acquisition) {
 		}
 	}
 	for id, names := range t.ids.crowded() {
-		open := false
+		known := false
 		for _, name := range names {
 			if e := t.entries.find(name); e != nil {
 				e.mu.Lock()
-				open = open || e.book.holds.byID[id] != nil
+				known = known || e.book.knows(id)
 				e.mu.Unlock()
 			}
 		}
-		if !open {
+		if !known {
 			t.ids.remove(id)
 		}
 	}
+}
+
+// knows reports whether the book answers for an ID: its reservation is open, or is remembered as settled.
+func (b *Book) knows(id string) bool {
+	return b.holds.byID[id] != nil || b.settled.has(id, b.clock)
 }
 
 // known looks for a reservation with the caller's ID.
@@ -161,43 +166,57 @@ func (o *acquisition) matches(pages []page, h *hold, quota string) bool {
 	if holding == nil {
 		holding = []string{quota}
 	}
-	candidates, chosen, matched := false, false, 0
-	for i := range o.asked {
-		one := &o.asked[i]
-		candidates = candidates || one.candidate
-		if !slices.Contains(holding, one.canonical) {
-			if one.candidate {
-				continue
-			}
-			return false
+	for o.chosen = len(o.asked) - 1; o.chosen >= 0; o.chosen-- {
+		if o.asked[o.chosen].candidate && o.isHeld(pages, h, holding) {
+			return true
 		}
-		if one.candidate && chosen {
-			continue
-		}
-		held := o.page(pages, one.canonical).book.holds.byID[o.id]
-		if held == nil || held.key != h.key {
-			return false
-		}
-		if !sameAmounts(held.original(), o.want(o.page(pages, one.canonical), one)) {
-			if one.candidate {
-				continue // another candidate may name the same quota with other amounts
-			}
-			return false
-		}
-		chosen = chosen || one.candidate
-		matched++
 	}
-	return matched >= len(holding) && (!candidates || chosen)
+	return !o.asked[len(o.asked)-1].candidate && o.isHeld(pages, h, holding)
 }
 
-func sameAmounts(a, b []Amount) bool {
-	if len(a) != len(b) {
-		return false
+// isHeld reports whether an open hold is what the request asks for with the candidate that is chosen.
+func (o *acquisition) isHeld(pages []page, h *hold, holding []string) bool {
+	wanted := 0
+	for i := range o.asked {
+		if !o.holds(i) {
+			continue
+		}
+		wanted++
+		one := &o.asked[i]
+		if !slices.Contains(holding, one.canonical) {
+			return false
+		}
+		held := o.page(pages, one.canonical).book.holds.byID[o.id]
+		if held == nil || held.key != h.key || !held.isOf(o.named(one)) {
+			return false
+		}
 	}
-	for i := range a {
-		if at := find(b, a[i].Unit); at < 0 || b[at].N != a[i].N {
+	return wanted == len(holding)
+}
+
+// isOf reports whether a hold was granted to a call that names these amounts, whatever is estimated for such a call now.
+func (h *hold) isOf(named []Amount) bool {
+	named = withRequest(nil, named)
+	for _, amount := range named {
+		if at := find(h.original(), amount.Unit); at < 0 || h.original()[at].N != amount.N {
+			return false
+		}
+	}
+	for _, unit := range unnamed(h.original(), named) {
+		if !slices.Contains(h.estimated, unit) {
 			return false
 		}
 	}
 	return true
+}
+
+// unnamed returns the units of a list that a call does not name.
+func unnamed(list, named []Amount) []Unit {
+	var units []Unit
+	for _, amount := range list {
+		if amount.Unit != UnitRequests && find(named, amount.Unit) < 0 {
+			units = append(units, amount.Unit)
+		}
+	}
+	return units
 }

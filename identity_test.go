@@ -3,8 +3,10 @@ package quota
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -40,10 +42,15 @@ func TestOneIDOpensOneReservationAlsoInParallelOnTwoQuotas(t *testing.T) {
 }
 
 func TestIDsThatAreOverAreForgottenWhileOpenOnesAreKept(t *testing.T) {
-	tracker := inMemoryTracker(t, Quota{Name: "a"})
-	open, err := tracker.Acquire(t.Context(), Request{All: []string{"a"}, ID: "open"})
+	clock := &shiftedClock{}
+	tracker, err := New(t.Context(), Config{Persistence: InMemory(), Quotas: []Quota{{Name: "a"}}, Clock: clock})
+	require.NoError(t, err)
+	open, err := tracker.Acquire(t.Context(), Request{All: []string{"a"}, ID: "open", TTL: 48 * time.Hour})
 	require.NoError(t, err)
 	for i := range 5 * leastSweep {
+		if i%leastSweep == 0 {
+			clock.by += 2 * time.Hour // settled ones are remembered for an hour
+		}
 		r, err := tracker.Acquire(t.Context(), Request{All: []string{"a"}, ID: fmt.Sprint("task-", i)})
 		require.NoError(t, err)
 		require.NoError(t, r.Release(t.Context()))
@@ -54,7 +61,17 @@ func TestIDsThatAreOverAreForgottenWhileOpenOnesAreKept(t *testing.T) {
 	require.Less(t, known, 3*leastSweep)
 	require.Equal(t, []string{"a"}, tracker.ids.of("open"))
 	require.NoError(t, open.Release(t.Context()))
+	require.NoError(t, tracker.Verify())
+	require.NoError(t, tracker.Close())
 }
+
+// A shiftedClock is ahead of the system's.
+type shiftedClock struct {
+	systemClock
+	by time.Duration
+}
+
+func (c *shiftedClock) Now() time.Time { return c.systemClock.Now().Add(c.by) }
 
 func TestUsageCommittedThroughAFoundHandleIsChargedWhenMatchingUsageHasClosedItsHold(t *testing.T) {
 	tracker := inMemoryTracker(t, Quota{Name: "a"})
@@ -108,4 +125,100 @@ func TestAnEntryThatIsDroppedWhileItIsConfiguredIsNotPinned(t *testing.T) {
 	require.True(t, tracker.CanUse("u:1", Requests(7)))
 	require.False(t, tracker.CanUse("u:1", Requests(8)))
 	require.NotSame(t, e, tracker.entryOf("u:1"))
+}
+
+func TestTheSameIDIsTheSameReservationAfterItsEstimateHasChanged(t *testing.T) {
+	limit := func(estimate int64) Quota {
+		return Quota{Name: "a", Limits: []Limit{{Unit: UnitTokens, Max: 10_000, Estimate: estimate}}}
+	}
+	path := filepath.Join(t.TempDir(), "state.json")
+	open := func(estimate int64) *QuotaTracker {
+		tracker, err := New(t.Context(), Config{Persistence: NewJSONFile(path), Quotas: []Quota{limit(estimate)}})
+		require.NoError(t, err)
+		return tracker
+	}
+	request := Request{All: []string{"a"}, ID: "task-1"}
+	tracker := open(500)
+	first, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.NoError(t, tracker.SetQuotas(t.Context(), []Quota{limit(700)}))
+	again, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, first.Amounts(), again.Amounts())
+	require.NoError(t, tracker.Close())
+
+	tracker = open(900)
+	again, err = tracker.Acquire(t.Context(), request)
+	require.NoError(t, err, "a restart remembers what was estimated")
+	require.Equal(t, first.Amounts(), again.Amounts())
+	request.Amounts = []Amount{Tokens(400)}
+	_, err = tracker.Acquire(t.Context(), request)
+	require.ErrorIs(t, err, ErrIDConflict, "other amounts than are held")
+	request.Amounts = []Amount{PicoUSD(1)}
+	_, err = tracker.Acquire(t.Context(), request)
+	require.ErrorIs(t, err, ErrIDConflict, "a unit that is not held")
+	require.NoError(t, tracker.Close())
+}
+
+func TestAUnitThatWasNamedIsNotTakenForAnEstimate(t *testing.T) {
+	tracker := inMemoryTracker(t, Quota{Name: "a", Limits: []Limit{{Unit: UnitTokens, Max: 10_000, Estimate: 500}}})
+	_, err := tracker.Acquire(t.Context(), Request{All: []string{"a"}, ID: "task", Amounts: []Amount{Tokens(500)}})
+	require.NoError(t, err)
+	_, err = tracker.Acquire(t.Context(), Request{All: []string{"a"}, ID: "task"})
+	require.ErrorIs(t, err, ErrIDConflict)
+}
+
+func TestASettledIDIsSettledOnEveryQuotaAlsoAfterARestart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "state.json")
+	open := func() *QuotaTracker {
+		tracker, err := New(t.Context(), Config{
+			Persistence: NewJSONFile(path), Quotas: []Quota{{Name: "a"}, {Name: "b"}}, FlushInterval: time.Hour,
+		})
+		require.NoError(t, err)
+		return tracker
+	}
+	tracker := open()
+	for i := range 3 * leastSweep { // so many that those which are over are swept
+		r, err := tracker.Acquire(t.Context(), Request{All: []string{"a"}, ID: fmt.Sprint("task-", i)})
+		require.NoError(t, err)
+		require.NoError(t, r.Commit(t.Context()))
+	}
+	for _, when := range []string{"before", "after"} {
+		_, err := tracker.Acquire(t.Context(), Request{All: []string{"b"}, ID: "task-7"})
+		require.ErrorIs(t, err, ErrSettled, when)
+		require.NoError(t, tracker.Close())
+		tracker = open()
+	}
+	require.NoError(t, tracker.Close())
+}
+
+func TestWhatAllAndAnyBothNameIsHeldOnceForTheLargerAmount(t *testing.T) {
+	tracker := inMemoryTracker(t, Quota{Name: "a", Limits: []Limit{{Unit: UnitTokens, Max: 100}}}, Quota{Name: "b"})
+	request := Request{
+		All: []string{"a"}, Amounts: []Amount{Tokens(10)}, ID: "task",
+		Any: []Candidate{{Quota: "a", Amounts: []Amount{Tokens(60)}}, {Quota: "b"}},
+	}
+	first, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a"}, first.Quotas())
+	require.Contains(t, first.Amounts(), Tokens(60))
+	status, _ := tracker.Status("a")
+	require.EqualValues(t, 60, status.Limits[0].Reserved)
+	again, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, first.Amounts(), again.Amounts())
+
+	request.ID = "other"
+	second, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, []string{"a", "b"}, second.Quotas(), "there is room for what All asks, not for the candidate")
+	again, err = tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.Equal(t, second.Quotas(), again.Quotas())
+
+	_, err = tracker.Acquire(t.Context(), Request{
+		All: []string{"a"}, Amounts: []Amount{Tokens(1)},
+		Any: []Candidate{{Quota: "a", Amounts: []Amount{InputTokens(1)}}},
+	})
+	require.ErrorIs(t, err, ErrInvalidAmount, "two forms of tokens for one hold")
 }

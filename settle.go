@@ -332,15 +332,38 @@ func (b *Book) useUp(h *hold, rest []Amount, now int64) {
 
 // usePart shrinks a hold by the usage in rest, and takes that out of rest. A hold with nothing left is closed.
 func (b *Book) usePart(h *hold, rest []Amount, now int64) {
-	used := b.shrink(h, rest)
+	used := b.shrink(h, inParts(rest, h))
 	for _, a := range b.accounts {
 		if n, held := count(used, a.unit); held {
 			a.settle(n, n, h.granted, now, true)
 		}
 	}
 	b.today.freed(used)
+	for _, amount := range used {
+		if find(rest, amount.Unit) < 0 { // the parts that tokens in all were taken from
+			b.today.addUnit(amount.Unit, amount.N)
+			b.today.estimate([]Amount{amount})
+		}
+	}
 	subtract(rest, flat(nil, used))
 	b.closeEmpty(h)
+}
+
+// inParts returns rest as a hold counts it: of tokens in all, a hold of input and output tokens has parts.
+func inParts(rest []Amount, h *hold) []Amount {
+	all := find(rest, UnitTokens)
+	if all < 0 || find(rest, UnitInputTokens) >= 0 || find(rest, UnitOutputTokens) >= 0 || find(h.amounts, UnitTokens) >= 0 {
+		return rest
+	}
+	left, parts := rest[all].N, append([]Amount(nil), rest...)
+	for _, unit := range [2]Unit{UnitInputTokens, UnitOutputTokens} {
+		if at := find(h.amounts, unit); at >= 0 {
+			n := min(left, h.amounts[at].N)
+			parts = append(parts, Amount{unit, n})
+			left -= n
+		}
+	}
+	return parts
 }
 
 // shrink takes out of a hold what rest has of the same units, and returns that.
@@ -372,7 +395,7 @@ func (b *Book) releaseOldest(list []Amount, now int64) {
 	rest := flat(nil, list)
 	for h := b.holds.plain.oldest; h != nil && !spent(rest); {
 		next := h.newer
-		taken := b.shrink(h, rest)
+		taken := b.shrink(h, inParts(rest, h))
 		if !spent(taken) {
 			b.giveBack(h, taken, now)
 			subtract(rest, flat(nil, taken))
