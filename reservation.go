@@ -10,7 +10,8 @@ import (
 )
 
 // A Request is everything that can be said about a reservation. Reserve, ReserveAny, ReserveAll and Wait are shorthand
-// for the common ones.
+// for the common ones. A quota that All names and Any too is held once: for the larger amount of each unit, when that
+// candidate is the one that admits.
 type Request struct {
 	All     []string      // every one must admit
 	Any     []Candidate   // then the first of these that admits
