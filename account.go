@@ -14,6 +14,7 @@ import (
 type account struct {
 	text   string // the limit's
 	unit   Unit
+	place  place // of unit (derived)
 	window Window
 	max    int64 // as last configured
 	seen   int64 // when a tracker last had it configured

@@ -116,7 +116,7 @@ func walkRefill(t *testing.T, rng *rand.Rand, limit int64, length time.Duration)
 			n = 1 + rng.Int64N(max(1, m.max/16))
 		}
 		switch op := rng.IntN(7); {
-		case op <= 3 && !l.book.today.countable([]Amount{Requests(n)}):
+		case op <= 3 && !l.book.today.countable(amounting(Requests(n))):
 			// held together they would be more than can be counted, which the caller refuses
 		case op <= 3:
 			before := new(big.Int).Sub(product(m.max, m.length), m.level)
@@ -186,7 +186,7 @@ func TestRefillHasRoomAtRetryAtAndNotBefore(t *testing.T) {
 		for _, d := range []int64{-1, 0} {
 			later := &ledger{t: t, book: l.book.clone(), rules: l.rules, now: l.now}
 			later.to(at + d)
-			require.Equal(t, d < 0, later.book.judge([]Amount{Requests(n)}, later.at).refused, "%d at %+d ns", n, d)
+			require.Equal(t, d < 0, later.book.judge(amounting(Requests(n)), later.at).refused, "%d at %+d ns", n, d)
 		}
 	}
 }
@@ -198,14 +198,14 @@ func TestRefillMintsNothingWhenTheLimitWasHigherOrNewer(t *testing.T) {
 	l.pass(second) // all of it has flowed back
 	l.configure(Limit{Max: 10, Window: Refill(10 * time.Second)})
 	l.record(Tokens(1))
-	l.book.use([]Amount{Requests(100)}, l.at)
+	l.book.use(amounting(Requests(100)), l.at)
 	l.release(old)
 	require.Equal(t, int64(100), l.account().used+l.account().reserved, "lowered")
 
 	l = newLedger(t)
 	old = l.grant(hour, Requests(100))
 	l.configure(Limit{Max: 100, Window: Refill(10 * time.Second)})
-	l.book.use([]Amount{Requests(100)}, l.at)
+	l.book.use(amounting(Requests(100)), l.at)
 	l.release(old)
 	l.requireBalance(100, 0)
 }
@@ -214,7 +214,7 @@ func TestRefillGivesBackWhatIsReleasedAfterAReset(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: 10, Window: Refill(10 * time.Second)})
 	key := l.grant(hour, Requests(6))
-	l.book.use([]Amount{Requests(4)}, l.at)
+	l.book.use(amounting(Requests(4)), l.at)
 	l.book.reset(l.at)
 	l.requireBalance(0, 6)
 	l.release(key)
@@ -225,8 +225,8 @@ func TestRefillFarBeyondItsLimitStaysExact(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: math.MaxInt64, Window: Refill(time.Second)})
 	l.grant(hour, Requests(math.MaxInt64))
-	l.book.use([]Amount{Requests(math.MaxInt64)}, l.at)
-	l.book.use([]Amount{Requests(math.MaxInt64)}, l.at) // saturates
+	l.book.use(amounting(Requests(math.MaxInt64)), l.at)
+	l.book.use(amounting(Requests(math.MaxInt64)), l.at) // saturates
 	l.requireBalance(math.MaxInt64, math.MaxInt64)
 	require.Equal(t, noon+2*second, l.retryAt(Requests(math.MaxInt64)))
 	require.Equal(t, noon+second+1, l.retryAt(Requests(1)))
@@ -285,7 +285,7 @@ func walkRolling(t *testing.T, rng *rand.Rand, length time.Duration) {
 				for _, early := range []int64{1, 0} {
 					later := l.book.clone()
 					later.advance(l.rules, at-early)
-					require.Equal(t, early == 1, later.judge([]Amount{Requests(n)}, at-early).refused)
+					require.Equal(t, early == 1, later.judge(amounting(Requests(n)), at-early).refused)
 				}
 			}
 		} else {
@@ -337,9 +337,9 @@ func TestRollingSettlesIntoTheSliceOfTheGrantOrNone(t *testing.T) {
 func TestRollingCountsExactlyAgainOnceItNoLongerSaturates(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: 100, Window: Rolling(50 * time.Second)})
-	l.book.use([]Amount{Requests(math.MaxInt64)}, l.at)
+	l.book.use(amounting(Requests(math.MaxInt64)), l.at)
 	l.pass(2 * second)
-	l.book.use([]Amount{Requests(5)}, l.at)
+	l.book.use(amounting(Requests(5)), l.at)
 	l.requireBalance(math.MaxInt64, 0)
 	l.pass(49 * second)
 	l.requireBalance(5, 0)
@@ -352,7 +352,7 @@ func TestCountersSaturate(t *testing.T) {
 			l := newLedger(t, Limit{Max: math.MaxInt64, Window: window})
 			keys := []holdKey{l.grant(hour, Requests(math.MaxInt64-1)), l.grant(hour, Requests(1))}
 			l.commit(keys[0], Requests(math.MaxInt64))
-			l.book.use([]Amount{Requests(math.MaxInt64)}, l.at)
+			l.book.use(amounting(Requests(math.MaxInt64)), l.at)
 			l.commit(keys[1], Requests(math.MaxInt64))
 			if window != InFlight() {
 				l.requireBalance(math.MaxInt64, 0)

@@ -13,7 +13,6 @@ type acquisition struct {
 	ttl     int64 // 0: the configured one
 	key     holdKey
 	asked   []asked  // All, then Any
-	amounts []Amount // of all that is asked, behind each other
 	names   []string // canonical, in order, each once
 	leave   func()   // lets the next call with the same ID in; nil: there is no ID
 	waits   bool     // it does not overtake those that wait, and refusals are not counted
@@ -27,18 +26,18 @@ type acquisition struct {
 	err      error
 	denied   []refused
 	expires  int64
-	held     []Amount // in the quota that admitted
+	held     amounts  // in the quota that admitted
 	holding  []string // canonical names of the quotas that hold it
-
-	wanted []Amount // scratch
 }
 
 // asked is one quota that a caller names.
 type asked struct {
+	entry     *entry
 	name      string // as the caller says it
 	canonical string
-	from, to  int // of amounts
 	candidate bool
+	named     amounts
+	wanted    amounts // with estimates
 }
 
 // newAcquisition returns one to fill in. It is used again when its call has returned, unless others may still hold it.
@@ -47,10 +46,7 @@ func (t *QuotaTracker) newAcquisition() *acquisition {
 		return &acquisition{tracker: t}
 	}
 	if op, ok := t.acquisitions.Get().(*acquisition); ok {
-		*op = acquisition{
-			tracker: t, asked: op.asked[:0], amounts: op.amounts[:0], names: op.names[:0], denied: op.denied[:0],
-			held: op.held[:0], wanted: op.wanted[:0],
-		}
+		*op = acquisition{tracker: t, asked: op.asked[:0], names: op.names[:0], denied: op.denied[:0]}
 		return op
 	}
 	return &acquisition{tracker: t}
@@ -62,27 +58,23 @@ func (o *acquisition) ask(name string, amounts []Amount, candidate bool) error {
 	if err != nil {
 		return err
 	}
-	one := asked{name: name, canonical: e.name, candidate: candidate, from: len(o.amounts)}
-	list, err := gather(o.amounts[one.from:], amounts)
+	named, err := gather(amounts)
 	if err != nil {
 		return err
 	}
 	if candidate {
-		if list, err = o.atLeastAll(one.canonical, list); err != nil {
+		if named, err = o.atLeastAll(e.name, named); err != nil {
 			return err
 		}
 	}
-	o.amounts = append(o.amounts[:one.from], list...)
-	one.to = len(o.amounts)
 	for i := range o.asked {
 		// A name that comes again adds nothing, a candidate only with other amounts.
-		if o.asked[i].canonical == one.canonical && o.asked[i].candidate == candidate &&
-			(!candidate || slices.Equal(o.named(&o.asked[i]), o.named(&one))) {
-			o.amounts = o.amounts[:one.from]
+		one := &o.asked[i]
+		if one.canonical == e.name && one.candidate == candidate && (!candidate || one.named.same(&named)) {
 			return nil
 		}
 	}
-	o.asked = append(o.asked, one)
+	o.asked = append(o.asked, asked{entry: e, name: name, canonical: e.name, candidate: candidate, named: named})
 	if at, found := slices.BinarySearch(o.names, e.name); !found {
 		o.names = slices.Insert(o.names, at, e.name)
 	}
@@ -91,22 +83,20 @@ func (o *acquisition) ask(name string, amounts []Amount, candidate bool) error {
 
 // atLeastAll returns what a candidate asks of a quota that is among All too: there is one hold in it, for the larger of
 // the two amounts of each unit.
-func (o *acquisition) atLeastAll(canonical string, list []Amount) ([]Amount, error) {
+func (o *acquisition) atLeastAll(canonical string, named amounts) (amounts, error) {
 	for i := range o.asked {
 		if o.asked[i].candidate || o.asked[i].canonical != canonical {
 			continue
 		}
-		larger := slices.Clone(list)
-		for _, amount := range withRequest(nil, o.named(&o.asked[i])) {
-			if at := find(larger, amount.Unit); at >= 0 {
-				larger[at].N = max(larger[at].N, amount.N)
-			} else if amount != Requests(1) { // which a call that names none implies anyhow
-				larger = append(larger, amount)
-			}
+		all := o.asked[i].named.withRequest()
+		larger := named.withRequest()
+		for one := range all.each {
+			n, _ := larger.exactly(one.at, one.unit)
+			larger.set(one.at, one.unit, max(n, one.n))
 		}
-		return gather(nil, larger)
+		return gather(larger.list())
 	}
-	return list, nil
+	return named, nil
 }
 
 // acquire tries once.
@@ -149,7 +139,12 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 		}
 	}
 	var few [4]page
-	pages := t.open(few[:0], op.names)
+	var pages []page
+	if len(op.names) == 1 {
+		pages = t.lock(append(few[:0], page{entry: op.asked[0].entry}))
+	} else {
+		pages = t.open(few[:0], op.names)
+	}
 	op.apply(pages, 0)
 	for _, one := range op.denied {
 		p := op.page(pages, one.quota)
@@ -194,7 +189,7 @@ func (t *QuotaTracker) takeBack(op *acquisition) {
 // undo returns the operation that takes the grant back, or the part in another's; nil when nothing was granted.
 func (o *acquisition) undo() *settling {
 	if o.existing != nil {
-		return &settling{verb: verbUndo, settlement: settlement{key: o.existing.key}, names: o.existing.quotas}
+		return &settling{verb: verbUndo, settlement: settlement{key: o.existing.key}, names: o.existing.quotas()}
 	}
 	if !o.granted {
 		return nil
@@ -215,13 +210,14 @@ func (o *acquisition) refusals() []refused { return o.denied }
 
 func (o *acquisition) apply(pages []page, _ int64) {
 	o.chosen, o.granted, o.existing, o.err, o.expires = -1, false, nil, nil, 0
-	o.denied, o.held, o.holding = o.denied[:0], o.held[:0], nil
+	o.denied, o.holding = o.denied[:0], nil
 	if o.waits {
 		o.free = o.tracker.waiters.unblocked(o.line, o.names)
 	}
 	if o.id != "" && o.known(pages) {
 		return
 	}
+	o.want(pages)
 	if !o.admitAll(pages) || !o.admitAny(pages) {
 		return
 	}
@@ -238,17 +234,17 @@ func (o *acquisition) page(pages []page, canonical string) *page {
 	panic("quota: an operation without the page of " + canonical)
 }
 
-func (o *acquisition) named(one *asked) []Amount { return o.amounts[one.from:one.to] }
-
-// want works out what a quota is asked for.
-func (o *acquisition) want(p *page, one *asked) []Amount {
-	o.wanted = p.book.configured.wanted(o.wanted[:0], o.named(one))
-	return o.wanted
+// want works out what every quota is asked for.
+func (o *acquisition) want(pages []page) {
+	for i := range o.asked {
+		one := &o.asked[i]
+		one.wanted = o.page(pages, one.canonical).book.configured.wanted(&one.named)
+	}
 }
 
 // judge says whether a quota admits, in which somebody who waits already comes first.
 func (o *acquisition) judge(p *page, one *asked) verdict {
-	v := p.book.judge(o.want(p, one), p.now)
+	v := p.book.judge(&one.wanted, p.now)
 	if !v.refused && o.waits && !slices.Contains(o.free, one.canonical) {
 		return verdict{limit: -1, behind: true, refused: true}
 	}
@@ -340,7 +336,7 @@ func (o *acquisition) grant(pages []page) {
 	names := o.holdNames()
 	for i := range o.asked {
 		p := o.page(pages, o.asked[i].canonical)
-		if o.holds(i) && !p.book.today.countable(o.want(p, &o.asked[i])) {
+		if o.holds(i) && !p.book.today.countable(&o.asked[i].wanted) {
 			o.err = errUncountable
 			return
 		}
@@ -355,9 +351,9 @@ func (o *acquisition) grant(pages []page) {
 		h := p.book.holds.blank()
 		h.key, h.id, h.name = o.key, o.id, o.asked[first].name
 		h.quotas = names
-		h.amounts = append(h.amounts[:0], o.want(p, one)...)
+		h.amounts = one.wanted
 		if o.id != "" {
-			h.estimated = unnamed(h.amounts, o.named(one))
+			h.estimated = unnamed(&h.amounts, &one.named)
 		}
 		if h.ttl = o.ttl; h.ttl == 0 {
 			h.ttl = p.book.configured.ttl.Nanoseconds()
@@ -365,7 +361,7 @@ func (o *acquisition) grant(pages []page) {
 		h.expires = p.now + h.ttl
 		p.book.grant(h, p.now)
 		if i == first {
-			o.held = append(o.held[:0], h.amounts...)
+			o.held, one.entry = one.wanted, p.entry
 		}
 		if o.expires == 0 || h.expires < o.expires {
 			o.expires = h.expires // books may differ in their time
@@ -413,11 +409,9 @@ func (o *acquisition) result() (*Reservation, error) {
 		return o.existing, nil
 	}
 	first := &o.asked[max(0, o.chosen)]
-	r := &Reservation{tracker: o.tracker, key: o.key, id: o.id, name: first.name}
-	r.amounts = append(r.few[:0], o.held...)
-	if r.quotas = o.holding; r.quotas == nil {
-		r.one[0] = first.canonical
-		r.quotas = r.one[:]
+	r := &Reservation{tracker: o.tracker, key: o.key, entry: first.entry, known: o.held.known, named: o.held.named}
+	if o.id != "" || first.name != first.canonical || o.holding != nil || o.held.other != nil {
+		r.more = &handleDetails{o.id, first.name, o.holding, o.held.other}
 	}
 	r.expires.Store(o.expires)
 	return r, nil

@@ -28,32 +28,29 @@ func (v verdict) later(other verdict) bool {
 	return v.retryAt > other.retryAt
 }
 
-// wanted appends to list what a call that names so much needs of this quota: one request unless it says otherwise, and
-// an estimate for the units that it leaves out. Naming any form of tokens names tokens.
-func (r *rules) wanted(list, named []Amount) []Amount {
-	list = withRequest(list, named)
-	tokens := false
-	for i := range named {
-		tokens = tokens || isTokens(named[i].Unit)
-	}
-	for _, estimate := range r.estimates {
-		if find(list, estimate.Unit) < 0 && (estimate.Unit != UnitTokens || !tokens) {
-			list = append(list, estimate)
+// wanted returns what a call that names so much needs of this quota: one request unless it says otherwise, and an estimate
+// for the units that it leaves out. Naming any form of tokens names tokens.
+func (r *rules) wanted(named *amounts) amounts {
+	list := named.withRequest()
+	for one := range r.estimates.each {
+		if _, given := named.of(one.at, one.unit); !given && !(one.at == atTokens && named.named&anyTokens != 0) {
+			list.set(one.at, one.unit, one.n)
 		}
 	}
 	return list
 }
 
-// withRequest appends to list what a call names, which is one request unless it says otherwise.
-func withRequest(list, named []Amount) []Amount {
-	if find(named, UnitRequests) < 0 {
-		list = append(list, Requests(1))
+// withRequest returns what a call names, which is one request unless it says otherwise.
+func (m *amounts) withRequest() amounts {
+	list := *m
+	if !list.has(atRequests) {
+		list.set(atRequests, UnitRequests, 1)
 	}
-	return append(list, named...)
+	return list
 }
 
 // judge says whether so much would be admitted, by every limit that refuses it. The book has been advanced to now.
-func (b *Book) judge(list []Amount, now int64) verdict {
+func (b *Book) judge(list *amounts, now int64) verdict {
 	worst := verdict{limit: -1}
 	if b.closed > now {
 		worst = verdict{limit: -1, closed: true, refused: true, retryAt: b.closed}
@@ -62,7 +59,7 @@ func (b *Book) judge(list []Amount, now int64) verdict {
 		if a.rule.Soft {
 			continue
 		}
-		n, named := count(list, a.unit)
+		n, named := list.of(a.place, a.unit)
 		if !named || n <= a.free(a.rule.Max) {
 			continue
 		}
@@ -147,11 +144,11 @@ func (b *Book) denialOf(v verdict) string {
 func (b *Book) grant(h *hold, now int64) {
 	h.granted = now
 	for _, a := range b.accounts {
-		if n, named := count(h.amounts, a.unit); named {
+		if n, named := h.amounts.of(a.place, a.unit); named {
 			a.hold(n, now)
 		}
 	}
-	b.today.held(h.amounts)
+	b.today.held(&h.amounts)
 	b.holds.add(h)
 	b.tally.granted++
 	b.changed = true

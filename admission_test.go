@@ -37,12 +37,12 @@ func TestRetryAtIsTheFirstInstantAtWhichItFits(t *testing.T) {
 	} {
 		l := newLedger(t, Limit{Max: 10, Window: c.window})
 		if c.used > 0 {
-			l.book.use([]Amount{Requests(c.used)}, l.at)
+			l.book.use(amounting(Requests(c.used)), l.at)
 		}
 		if c.held > 0 {
 			l.grant(100*day, Requests(c.held))
 		}
-		ask := []Amount{Requests(c.ask)}
+		ask := amounting(Requests(c.ask))
 		v := l.book.judge(ask, l.at)
 		want := verdict{asked: c.ask, refused: true, hopeless: c.hopeless}
 		if c.want != 0 {
@@ -65,9 +65,9 @@ func TestWhatIsLargerThanTheLimitNeverFits(t *testing.T) {
 	for _, window := range everyWindow() {
 		for _, limit := range []int64{0, 1, 10, math.MaxInt64 - 1} {
 			l := newLedger(t, Limit{Max: limit, Window: window})
-			v := l.book.judge([]Amount{Requests(limit + 1)}, l.at)
+			v := l.book.judge(amounting(Requests(limit+1)), l.at)
 			require.True(t, v.refused && v.never && v.retryAt == 0, window)
-			require.False(t, l.book.judge([]Amount{Requests(limit)}, l.at).refused, window)
+			require.False(t, l.book.judge(amounting(Requests(limit)), l.at).refused, window)
 		}
 	}
 }
@@ -77,8 +77,8 @@ func TestTheLimitThatBindsLongestIsNamed(t *testing.T) {
 	l := newLedger(t,
 		Limit{Max: 1, Window: Every(time.Minute)}, Limit{Max: 1, Window: Every(time.Hour)}, Limit{Max: 1, Window: Daily(nil), Soft: true},
 		Limit{Unit: UnitTokens, Max: 5, Window: Lifetime()}, Limit{Unit: "images", Max: 2, Window: InFlight()})
-	l.book.use([]Amount{Requests(1), Tokens(4)}, l.at)
-	judge := func(list ...Amount) verdict { return l.book.judge(list, l.at) }
+	l.book.use(amounting(Requests(1), Tokens(4)), l.at)
+	judge := func(list ...Amount) verdict { return l.book.judge(amounting(list...), l.at) }
 	require.Equal(t, verdict{limit: 1, asked: 1, retryAt: noon + hour, refused: true}, judge(Requests(1)))
 	require.Equal(t, verdict{limit: 3, asked: 2, hopeless: true, refused: true}, judge(Requests(1), Tokens(2)))
 	require.Equal(t, verdict{limit: 4, asked: 3, never: true, refused: true}, judge(Requests(1), Tokens(2), Amount{"images", 3}))
@@ -105,7 +105,7 @@ func TestWhatACallNeedsIsFilledIn(t *testing.T) {
 		{[]Amount{OutputTokens(2)}, []Amount{Requests(1), OutputTokens(2), InputTokens(3)}},
 		{[]Amount{InputTokens(2)}, []Amount{Requests(1), InputTokens(2)}},
 	} {
-		require.Equal(t, c.want, r.wanted(nil, c.named))
+		require.Equal(t, *amounting(c.want...), r.wanted(amounting(c.named...)))
 	}
 }
 
@@ -114,12 +114,12 @@ func TestForecastIsAStraightLine(t *testing.T) {
 	l := newLedger(t, Limit{Max: 100, Window: Daily(nil)})
 	exhausts := func() int64 { return nanos(l.book.limitStatus(0, l.at).ExhaustsAt) }
 	require.Zero(t, exhausts())
-	l.book.use([]Amount{Requests(60)}, l.at) // 60 in half a day: 100 in 20 hours
+	l.book.use(amounting(Requests(60)), l.at) // 60 in half a day: 100 in 20 hours
 	require.Equal(t, noon+8*hour, exhausts())
-	l.book.use([]Amount{Requests(40)}, l.at)
+	l.book.use(amounting(Requests(40)), l.at)
 	require.Zero(t, exhausts(), "it is full")
 	l.to(noon + 12*hour)
-	l.book.use([]Amount{Requests(1)}, l.at)
+	l.book.use(amounting(Requests(1)), l.at)
 	require.Zero(t, exhausts(), "too early to say")
 	l.pass(hour)
 	require.Equal(t, int64(0), exhausts(), "not at this pace")
@@ -129,7 +129,7 @@ func TestTheTightestLimitHasTheSmallestPartLeft(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, -1, newLedger(t).book.tightest())
 	l := newLedger(t, Limit{Max: 1, Window: Every(time.Minute), Soft: true}, Limit{Max: 100}, Limit{Unit: UnitTokens, Max: math.MaxInt64})
-	l.book.use([]Amount{Requests(50), Tokens(math.MaxInt64/2 + math.MaxInt64/4)}, l.at)
+	l.book.use(amounting(Requests(50), Tokens(math.MaxInt64/2+math.MaxInt64/4)), l.at)
 	require.Equal(t, 2, l.book.tightest())
 	l.grant(hour, Requests(30))
 	require.Equal(t, 1, l.book.tightest())

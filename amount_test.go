@@ -35,7 +35,7 @@ func TestDollarsBecomePicoUSD(t *testing.T) {
 	} {
 		amount := USD(dollars)
 		require.Negative(t, amount.N, dollars)
-		_, err := gather(nil, []Amount{amount})
+		_, err := gather([]Amount{amount})
 		require.ErrorIs(t, err, ErrInvalidAmount, dollars)
 	}
 }
@@ -53,7 +53,7 @@ func TestUnitsAreShortPrintableText(t *testing.T) {
 	} {
 		require.NotEmpty(t, checkUnit(unit), unit)
 		for _, n := range []int64{1, -1} {
-			_, err := gather(nil, []Amount{{unit, n}})
+			_, err := gather([]Amount{{unit, n}})
 			require.ErrorIs(t, err, ErrInvalidAmount)
 			require.True(t, printableName(err.Error()), err)
 			require.Less(t, len(err.Error()), 200)
@@ -65,23 +65,19 @@ func TestUnitsNamedTwiceAddUp(t *testing.T) {
 	t.Parallel()
 	named := []Amount{Tokens(1), Requests(2), Tokens(3), {"images", 4}, {"images", 5}, Requests(0)}
 	before := append([]Amount(nil), named...)
-	list, err := gather(nil, named)
+	list, err := gather(named)
 	require.NoError(t, err)
-	require.Equal(t, []Amount{Tokens(4), Requests(2), {"images", 9}}, list)
+	require.Equal(t, []Amount{Requests(2), Tokens(4), {"images", 9}}, list.list())
 	require.Equal(t, before, named, "the caller's amounts were changed")
 
-	list, err = gather([]Amount{Requests(1)}, []Amount{Requests(2), InputTokens(3)})
+	list, err = gather(nil)
 	require.NoError(t, err)
-	require.Equal(t, []Amount{Requests(3), InputTokens(3)}, list)
-
-	list, err = gather(nil, nil)
-	require.NoError(t, err)
-	require.Empty(t, list)
+	require.True(t, list.empty())
 }
 
 func TestAmountsNoCallCanMeanAreRefused(t *testing.T) {
 	t.Parallel()
-	for name, amounts := range map[string][]Amount{
+	for name, named := range map[string][]Amount{
 		"negative":                 {Requests(-1)},
 		"least":                    {Tokens(math.MinInt64)},
 		"negative beside positive": {Requests(5), Requests(-5)},
@@ -91,16 +87,15 @@ func TestAmountsNoCallCanMeanAreRefused(t *testing.T) {
 		"both forms, other order":  {OutputTokens(0), Tokens(0)},
 		"both forms, apart":        {OutputTokens(1), Requests(1), Tokens(1)},
 	} {
-		list, err := gather(nil, amounts)
+		_, err := gather(named)
 		require.ErrorIs(t, err, ErrInvalidAmount, name)
-		require.Nil(t, list, name)
 	}
-	for name, amounts := range map[string][]Amount{
+	for name, named := range map[string][]Amount{
 		"as much as can be counted":               {Tokens(math.MaxInt64), Tokens(0)},
 		"as much as can be counted in both forms": {InputTokens(math.MaxInt64 - 1), OutputTokens(1)},
 		"nothing": {Tokens(0), Requests(0)},
 	} {
-		_, err := gather(nil, amounts)
+		_, err := gather(named)
 		require.NoError(t, err, name)
 	}
 }
@@ -126,12 +121,10 @@ func TestTokensCountInputAndOutput(t *testing.T) {
 		{[]Amount{Tokens(5)}, UnitInputTokens, 0, false},
 		{[]Amount{InputTokens(math.MaxInt64), OutputTokens(math.MaxInt64)}, UnitTokens, math.MaxInt64, true},
 	} {
-		n, named := count(c.list, c.unit)
+		n, named := amounting(c.list...).of(c.unit.place(), c.unit)
 		require.Equal(t, c.want, n, c)
 		require.Equal(t, c.named, named, c)
 	}
-	require.True(t, isTokens(UnitTokens) && isTokens(UnitInputTokens) && isTokens(UnitOutputTokens))
-	require.False(t, isTokens(UnitRequests) || isTokens(UnitUSD) || isTokens("token"))
 }
 
 func TestSaturatingAddStopsAtWhatCanBeCounted(t *testing.T) {

@@ -25,7 +25,6 @@ type Book struct {
 	configured *rules     // the rules that the accounts have been matched with
 	limits     []*account // of those rules, in their order
 	changed    bool       // something has changed that must be saved
-	scratch    scratch
 }
 
 // tally counts what became of reservations, for Verify.
@@ -117,7 +116,7 @@ func (b *Book) expire(r *rules, h *hold, at int64) {
 	b.holds.remove(h)
 	h.charged, h.released = at, r.onExpiry == ReleaseExpired
 	for _, a := range b.accounts {
-		held, _ := count(h.amounts, a.unit)
+		held, _ := h.amounts.of(a.place, a.unit)
 		if h.released {
 			a.settle(held, 0, h.granted, at, false)
 			b.restartSession(a, h)
@@ -125,10 +124,11 @@ func (b *Book) expire(r *rules, h *hold, at int64) {
 			a.settle(held, held, h.granted, at, true)
 		}
 	}
-	b.today.freed(h.amounts)
+	b.today.freed(&h.amounts)
 	if !h.released {
-		b.today.add(h.amounts)
-		b.today.estimate(flat(nil, h.amounts))
+		b.today.add(&h.amounts)
+		estimated := h.amounts.flat()
+		b.today.estimate(&estimated)
 	}
 	b.today.expired++
 	b.tally.expired++
@@ -164,7 +164,7 @@ func (b *Book) sweepBatches(now int64) {
 // stands reports whether what an expired hold was charged is still part of a window.
 func (b *Book) stands(h *hold) bool {
 	for _, a := range b.accounts {
-		if held, _ := count(h.amounts, a.unit); held > 0 && h.charged >= a.windowStart(b.clock) {
+		if held, _ := h.amounts.of(a.place, a.unit); held > 0 && h.charged >= a.windowStart(b.clock) {
 			return true
 		}
 	}
@@ -285,12 +285,12 @@ func (b *Book) open(r *rules, now int64) int64 {
 // and open holds count in it where they carry over.
 func (b *Book) newAccount(r *rules, rule *limitRule, now int64) *account {
 	a := &account{
-		text: rule.text, unit: rule.Unit, window: rule.Window, max: rule.Max, seen: now, rule: rule, location: rule.location,
+		text: rule.text, unit: rule.Unit, place: rule.Unit.place(), window: rule.Window, max: rule.Max, seen: now, rule: rule, location: rule.location,
 		opened: now, since: now + 1,
 	}
 	a.turn(now)
 	for h := range b.holds.each {
-		n, _ := count(h.amounts, a.unit)
+		n, _ := h.amounts.of(a.place, a.unit)
 		a.held = saturatingAdd(a.held, n)
 	}
 	if a.carries() {
@@ -336,16 +336,15 @@ func (b *Book) bringIn(r *rules, now int64) {
 		unit = b.limits[at].unit
 	}
 	if now < from.ends && from.used > 0 {
-		b.today.add([]Amount{{unit, from.used}})
+		b.today.use(b.today.unit(unit.place(), unit), from.used)
 		if at >= 0 {
 			b.limits[at].charge(from.used, now)
 		}
 	}
 	if from.reserved > 0 {
-		b.grant(&hold{
-			key: holdKey{0, 1}, name: b.name, amounts: []Amount{{unit, from.reserved}},
-			ttl: int64(r.ttl), expires: now + int64(r.ttl),
-		}, now)
+		h := &hold{key: holdKey{0, 1}, name: b.name, ttl: int64(r.ttl), expires: now + int64(r.ttl)}
+		h.amounts.set(unit.place(), unit, from.reserved)
+		b.grant(h, now)
 	}
 }
 

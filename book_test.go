@@ -82,7 +82,7 @@ func (l *ledger) grant(ttl int64, list ...Amount) holdKey {
 	l.t.Helper()
 	l.number++
 	key := holdKey{7, l.number}
-	l.book.grant(&hold{key: key, name: "q", amounts: list, ttl: ttl, expires: l.at + ttl}, l.at)
+	l.book.grant(&hold{key: key, name: "q", amounts: *amounting(list...), ttl: ttl, expires: l.at + ttl}, l.at)
 	l.verify()
 	return key
 }
@@ -90,20 +90,20 @@ func (l *ledger) grant(ttl int64, list ...Amount) holdKey {
 // reserve opens a hold if the limits allow.
 func (l *ledger) reserve(ttl int64, list ...Amount) (holdKey, bool) {
 	l.t.Helper()
-	if l.book.judge(list, l.at).refused {
+	if l.book.judge(amounting(list...), l.at).refused {
 		return holdKey{}, false
 	}
 	return l.grant(ttl, list...), true
 }
 
 func (l *ledger) settlement(key holdKey) *settlement {
-	return &settlement{key: key, quotas: []string{"q"}}
+	return &settlement{key: key, home: "q"}
 }
 
 func (l *ledger) commit(key holdKey, named ...Amount) (settled bool) {
 	l.t.Helper()
 	s := l.settlement(key)
-	s.named = named
+	s.named = *amounting(named...)
 	settled = l.book.commit(s, l.at)
 	l.verify()
 	return settled
@@ -118,7 +118,7 @@ func (l *ledger) release(key holdKey) (settled bool) {
 
 func (l *ledger) record(list ...Amount) {
 	l.t.Helper()
-	l.book.record(list, l.at)
+	l.book.record(amounting(list...), l.at)
 	l.verify()
 }
 
@@ -132,7 +132,7 @@ func (l *ledger) requireBalance(used, reserved int64) {
 
 func (l *ledger) retryAt(list ...Amount) int64 {
 	l.t.Helper()
-	v := l.book.judge(list, l.at)
+	v := l.book.judge(amounting(list...), l.at)
 	require.True(l.t, v.refused, "admitted")
 	return v.retryAt
 }
@@ -154,4 +154,13 @@ func (l *ledger) text() string {
 	text, err := json.Marshal(l.book)
 	require.NoError(l.t, err)
 	return string(text)
+}
+
+// listed are amounts as a test writes them.
+func amounting(list ...Amount) *amounts {
+	var m amounts
+	for _, amount := range list {
+		m.set(amount.Unit.place(), amount.Unit, amount.N)
+	}
+	return &m
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,20 +55,20 @@ type sliceJSON struct {
 }
 
 type holdJSON struct {
-	Key       keyText   `json:"key"`
-	ID        string    `json:"id,omitempty"`
-	Name      string    `json:"name,omitempty"`
-	Quotas    []string  `json:"quotas,omitempty"`
-	Amounts   amountsOf `json:"amounts"`
-	Asked     amountsOf `json:"asked,omitempty"`
-	Estimated []Unit    `json:"estimated,omitempty"`
-	Granted   moment    `json:"granted,omitempty"`
-	Expires   moment    `json:"expires"`
-	TTL       span      `json:"ttl"`
-	Charged   moment    `json:"charged,omitempty"`
-	Joined    int64     `json:"joined,omitempty"`
-	Released  bool      `json:"released,omitempty"`
-	Found     bool      `json:"found,omitempty"`
+	Key       keyText    `json:"key"`
+	ID        string     `json:"id,omitempty"`
+	Name      string     `json:"name,omitempty"`
+	Quotas    []string   `json:"quotas,omitempty"`
+	Amounts   amountsOf  `json:"amounts"`
+	Asked     *amountsOf `json:"asked,omitempty"`
+	Estimated []Unit     `json:"estimated,omitempty"`
+	Granted   moment     `json:"granted,omitempty"`
+	Expires   moment     `json:"expires"`
+	TTL       span       `json:"ttl"`
+	Charged   moment     `json:"charged,omitempty"`
+	Joined    int64      `json:"joined,omitempty"`
+	Released  bool       `json:"released,omitempty"`
+	Found     bool       `json:"found,omitempty"`
 }
 
 type settledJSON struct {
@@ -79,9 +80,9 @@ type todayJSON struct {
 	Start     moment           `json:"start"`
 	End       moment           `json:"end"`
 	Last      moment           `json:"last,omitempty"`
-	Used      amountsOf        `json:"used,omitempty"`
-	Estimated amountsOf        `json:"estimated,omitempty"`
-	Peak      amountsOf        `json:"peak_reserved,omitempty"`
+	Used      amountsOf        `json:"used,omitzero"`
+	Estimated amountsOf        `json:"estimated,omitzero"`
+	Peak      amountsOf        `json:"peak_reserved,omitzero"`
 	Calls     int64            `json:"calls,omitempty"`
 	Denied    int64            `json:"denied,omitempty"`
 	Expired   int64            `json:"expired,omitempty"`
@@ -179,12 +180,15 @@ func (k *keyText) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// amountsOf is a list of amounts as an object.
-type amountsOf []Amount
+// amountsOf is amounts as an object, requests first.
+type amountsOf amounts
 
-func (list amountsOf) MarshalJSON() ([]byte, error) {
+// IsZero reports whether they name nothing.
+func (m amountsOf) IsZero() bool { return (*amounts)(&m).empty() }
+
+func (m amountsOf) MarshalJSON() ([]byte, error) {
 	out := []byte{'{'}
-	for i, amount := range slices.SortedFunc(slices.Values(list), byUnit) {
+	for i, amount := range slices.SortedFunc(slices.Values((*amounts)(&m).list()), byUnit) {
 		if i > 0 {
 			out = append(out, ',')
 		}
@@ -198,22 +202,21 @@ func (list amountsOf) MarshalJSON() ([]byte, error) {
 	return append(out, '}'), nil
 }
 
-func (list *amountsOf) UnmarshalJSON(data []byte) error {
-	var amounts map[Unit]int64
-	if err := json.Unmarshal(data, &amounts); err != nil {
+func (m *amountsOf) UnmarshalJSON(data []byte) error {
+	var list map[Unit]int64
+	if err := json.Unmarshal(data, &list); err != nil {
 		return err
 	}
-	*list = nil
-	for unit, n := range amounts {
+	*m = amountsOf{}
+	for _, unit := range slices.Sorted(maps.Keys(list)) {
 		if wrong := checkUnit(unit); wrong != "" {
 			return errors.New(wrong)
 		}
-		if n < 0 {
+		if list[unit] < 0 {
 			return fmt.Errorf("a negative amount of %q", unit)
 		}
-		*list = append(*list, Amount{unit, n})
+		(*amounts)(m).set(unit.place(), unit, list[unit])
 	}
-	slices.SortFunc(*list, byUnit)
 	return nil
 }
 
@@ -285,7 +288,7 @@ func (a *account) form() accountJSON {
 
 func (h *hold) form() holdJSON {
 	return holdJSON{
-		Key: keyText(h.key), ID: h.id, Name: h.name, Quotas: h.quotas, Amounts: h.amounts, Asked: h.asked,
+		Key: keyText(h.key), ID: h.id, Name: h.name, Quotas: h.quotas, Amounts: amountsOf(h.amounts), Asked: (*amountsOf)(h.asked),
 		Estimated: h.estimated, Granted: moment(h.granted), Expires: moment(h.expires), TTL: span(h.ttl), Charged: moment(h.charged),
 		Joined: h.joined, Released: h.released, Found: h.found,
 	}
@@ -296,13 +299,13 @@ func (d *dayTotals) form() *todayJSON {
 		Start: moment(d.start), End: moment(d.end), Last: moment(d.last), Calls: d.calls, Denied: d.denied,
 		Expired: d.expired, Alerts: d.alerts,
 	}
-	for _, total := range d.units {
+	for unit, total := range d.each {
 		for _, one := range [3]struct {
 			to *amountsOf
 			n  int64
 		}{{&form.Used, total.used}, {&form.Estimated, total.estimated}, {&form.Peak, total.peak}} {
 			if one.n > 0 {
-				*one.to = append(*one.to, Amount{total.unit, one.n})
+				(*amounts)(one.to).set(unit.place(), unit, one.n)
 			}
 		}
 	}

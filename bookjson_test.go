@@ -26,7 +26,7 @@ func fullLedger(t *testing.T) *ledger {
 	special := func(id string, quotas ...string) {
 		l.number++
 		l.book.grant(&hold{
-			key: holdKey{7, l.number}, id: id, name: "alias", quotas: quotas, amounts: []Amount{Requests(1), InputTokens(3), OutputTokens(4)},
+			key: holdKey{7, l.number}, id: id, name: "alias", quotas: quotas, amounts: *amounting(Requests(1), InputTokens(3), OutputTokens(4)),
 			ttl: hour, expires: l.at + hour,
 		}, l.at)
 	}
@@ -34,7 +34,7 @@ func fullLedger(t *testing.T) *ledger {
 	l.rules.onExpiry = ReleaseExpired
 	l.pass(second)
 	l.rules.onExpiry = ChargeExpired
-	l.grant(second, Requests(1), Tokens(5), Amount{"a \"unit\"", 0})
+	l.grant(second, Requests(1), Tokens(5), Amount{"a \"unit\"", 2})
 	l.pass(second)
 	l.grant(hour, Requests(5), Tokens(100))
 	l.record(Requests(2), Tokens(30))
@@ -43,12 +43,12 @@ func fullLedger(t *testing.T) *ledger {
 	l.book.holds.byID["mine"].joined, l.book.holds.byID["mine"].found = 2, true
 	l.book.holds.byID["mine"].estimated = []Unit{UnitOutputTokens}
 	special("settled")
-	l.book.commit(&settlement{key: l.book.holds.byID["settled"].key, id: "settled", quotas: []string{"q"}}, l.at)
-	l.book.use([]Amount{Requests(40)}, l.at)
+	l.book.commit(&settlement{key: l.book.holds.byID["settled"].key, id: "settled", home: "q"}, l.at)
+	l.book.use(amounting(Requests(40)), l.at)
 	l.book.observe(Observation{RetryAfter: time.Hour}, "", Window{}, l.at)
 	l.book.today.deny("requests per day")
 	require.NotEmpty(t, l.book.claim(77, l.at))
-	l.book.use([]Amount{Requests(20)}, l.at)
+	l.book.use(amounting(Requests(20)), l.at)
 	l.book.mark(77, 5, l.at)
 	l.book.mark(math.MaxUint64, math.MaxUint64, l.at)
 	l.pass(7 * second)
@@ -83,13 +83,14 @@ func TestABookSurvivesJSONByteForByte(t *testing.T) {
 
 // derived are the fields that a book works out again when it has been read. All others must be saved.
 var derived = map[string][]string{
-	"Book":       {"name", "configured", "limits", "changed", "scratch"},
-	"account":    {"held", "rule", "location", "alarm"},
+	"Book":       {"name", "configured", "limits", "changed"},
+	"account":    {"held", "rule", "location", "alarm", "place"},
 	"slice":      {"reserved"},
 	"hold":       {"slot", "older", "newer"},
 	"holds":      {"open", "byID", "expiry", "expired", "spare"}, // the lines are saved
 	"settledIDs": {"until", "head", "crowded"},
 	"dayTotals":  {"saturated"},
+	"amounts":    {},
 	"unitTotal":  {"open"},
 }
 
@@ -100,7 +101,7 @@ func TestEveryFieldOfABookIsSavedOrDerived(t *testing.T) {
 	before := l.text()
 	groups := [][]any{
 		{b}, {&b.holds}, {&b.settled}, {&b.today}, {b.imported}, {&b.tally}, pointers(b.outbox), pointers(b.batches),
-		pointers(b.settled.queue), pointers(b.today.units), pointers(b.today.deniedBy),
+		pointers(b.settled.queue), append(pointers(b.today.other), pointers(b.today.known[:])...), pointers(b.today.deniedBy),
 	}
 	var accounts, pieces, marks, holdings []any
 	for _, a := range b.accounts {
@@ -159,13 +160,13 @@ func TestAClonedBookSharesNothing(t *testing.T) {
 	c.verify()
 	change := func(l *ledger) {
 		for h := range l.book.holds.each {
-			h.amounts[0].N, h.expires = 0, l.at+day
-			if h.asked != nil {
-				h.asked[0].N = 99
+			h.amounts.known[atRequests], h.expires = 0, l.at+day
+			for i := range h.amounts.other {
+				h.amounts.other[i].N = 99
 			}
 		}
 		for h := l.book.holds.ended.oldest; h != nil; h = h.newer {
-			h.amounts[0].N, h.charged = 99, 1
+			h.amounts.known[atRequests], h.charged = 99, 1
 		}
 		for _, a := range l.book.accounts {
 			a.used++
@@ -180,7 +181,7 @@ func TestAClonedBookSharesNothing(t *testing.T) {
 			l.book.finished[i].Used[UnitRequests], l.book.finished[i].Calls = 99, 99
 		}
 		for _, list := range [][]any{
-			pointers(l.book.outbox), pointers(l.book.batches), pointers(l.book.settled.queue), pointers(l.book.today.units),
+			pointers(l.book.outbox), pointers(l.book.batches), pointers(l.book.settled.queue), pointers(l.book.today.other),
 			pointers(l.book.today.deniedBy), pointers(l.book.today.alerts),
 		} {
 			for i := range list {
@@ -206,7 +207,7 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 	l.grant(second, Requests(1))
 	l.pass(second)
 	l.grant(hour, Requests(2))
-	l.book.use([]Amount{Requests(5)}, l.at)
+	l.book.use(amounting(Requests(5)), l.at)
 	l.book.settled.add("old", l.at+hour)
 	l.book.mark(5, 6, l.at)
 	l.book.today.deny("requests per day")
@@ -344,22 +345,22 @@ func exercise(t *testing.T, data []byte, after int64, r *rules) (accepted bool) 
 
 	l.to(min(max(noon+after%(200*365*day), earliest), latest))
 	list := []Amount{Requests(1), Tokens(100)}
-	if !l.book.today.countable([]Amount{Requests(3), Tokens(300)}) {
+	if !l.book.today.countable(amounting(Requests(3), Tokens(300))) {
 		return true
 	}
 	keys := []holdKey{l.grant(hour, list...), l.grant(hour, list...), l.grant(hour, list...)}
 	l.commit(keys[0], Tokens(150))
 	l.release(keys[1])
 	l.record(Requests(1), InputTokens(50), OutputTokens(math.MaxInt64/2))
-	l.book.releaseOldest([]Amount{Requests(5), Tokens(7)}, l.at)
+	l.book.releaseOldest(amounting(Requests(5), Tokens(7)), l.at)
 	for _, h := range l.book.holds.inOrder() {
-		if len(h.amounts)%2 == 0 {
+		if len(h.amounts.list())%2 == 0 {
 			l.commit(h.key, Requests(7))
 		}
 	}
 	for h := l.book.holds.ended.oldest; h != nil; h = l.book.holds.ended.oldest {
 		l.release(h.key)
-		l.book.judge(list, l.at)
+		l.book.judge(amounting(list...), l.at)
 	}
 	l.book.reset(l.at)
 	l.book.status(l.at)

@@ -42,10 +42,10 @@ func (b *Book) fill(form *bookJSON) error {
 		}
 	}
 	for h := range b.holds.each {
-		if !b.today.countable(h.amounts) {
+		if !b.today.countable(&h.amounts) {
 			return errors.New("holds that add up to more than can be counted")
 		}
-		b.today.held(h.amounts)
+		b.today.held(&h.amounts)
 	}
 	b.finished = form.Finished
 	for _, d := range form.Alerts {
@@ -114,7 +114,7 @@ func (form holdJSON) check() error {
 
 func (form accountJSON) account(text string) (*account, error) {
 	a := &account{
-		text: text, unit: form.Unit, window: form.Window, max: form.Max, seen: int64(form.Seen), used: form.Used,
+		text: text, unit: form.Unit, place: form.Unit.place(), window: form.Window, max: form.Max, seen: int64(form.Seen), used: form.Used,
 		start: int64(form.Start), end: int64(form.End), since: int64(form.Since), opened: int64(form.Opened),
 		first: int64(form.First), part: form.Part, armed: form.Armed, reserved: form.Reserved,
 	}
@@ -207,7 +207,7 @@ func (b *Book) fillHolds(form *bookJSON) error {
 // reserve works out what an account has reserved from the open holds.
 func (b *Book) reserve(a *account) error {
 	for h := range b.holds.each {
-		n, _ := count(h.amounts, a.unit)
+		n, _ := h.amounts.of(a.place, a.unit)
 		if a.held > math.MaxInt64-n {
 			return errors.New("holds that add up to more than can be counted")
 		}
@@ -237,15 +237,14 @@ func (b *Book) reserve(a *account) error {
 
 func (form holdJSON) hold() (*hold, error) {
 	h := &hold{
-		key: holdKey(form.Key), id: form.ID, name: form.Name, quotas: form.Quotas, amounts: form.Amounts, asked: form.Asked,
+		key: holdKey(form.Key), id: form.ID, name: form.Name, quotas: form.Quotas, amounts: amounts(form.Amounts), asked: (*amounts)(form.Asked),
 		estimated: form.Estimated, granted: int64(form.Granted), expires: int64(form.Expires), ttl: int64(form.TTL), charged: int64(form.Charged),
 		joined: form.Joined, released: form.Released, found: form.Found,
 	}
-	if h.expires == 0 || !counters(h.joined) || h.ttl <= 0 || h.ttl > int64(longestWindow) || len(h.amounts) == 0 {
+	if h.expires == 0 || !counters(h.joined) || h.ttl <= 0 || h.ttl > int64(longestWindow) || h.amounts.empty() {
 		return nil, fmt.Errorf("hold %s is not complete", h.key.text(""))
 	}
-	input, _ := count(h.amounts, UnitInputTokens)
-	if output, _ := count(h.amounts, UnitOutputTokens); input > math.MaxInt64-output {
+	if h.amounts.known[atInput] > math.MaxInt64-h.amounts.known[atOutput] {
 		return nil, fmt.Errorf("hold %s is of more than can be counted", h.key.text(""))
 	}
 	if len(h.quotas) == 0 {
@@ -260,15 +259,15 @@ func (d *dayTotals) fill(form *todayJSON) error {
 	}
 	d.start, d.end, d.last = int64(form.Start), int64(form.End), int64(form.Last)
 	d.calls, d.denied, d.expired, d.alerts = form.Calls, form.Denied, form.Expired, form.Alerts
-	for _, amount := range form.Used {
-		d.unit(amount.Unit).used = amount.N
+	for one := range (*amounts)(&form.Used).each {
+		d.unit(one.at, one.unit).used = one.n
 	}
-	for _, amount := range form.Estimated {
-		total := d.unit(amount.Unit)
-		total.estimated = min(amount.N, total.used) // a statistic is not worth a ledger
+	for one := range (*amounts)(&form.Estimated).each {
+		total := d.unit(one.at, one.unit)
+		total.estimated = min(one.n, total.used) // a statistic is not worth a ledger
 	}
-	for _, amount := range form.Peak {
-		d.unit(amount.Unit).peak = amount.N
+	for one := range (*amounts)(&form.Peak).each {
+		d.unit(one.at, one.unit).peak = one.n
 	}
 	for _, by := range slices.Sorted(maps.Keys(form.DeniedBy)) {
 		if !counters(form.DeniedBy[by]) {
@@ -302,7 +301,6 @@ func (s DaySummary) check() error {
 // clone returns a book that shares nothing with b but its rules.
 func (b *Book) clone() *Book {
 	c := *b
-	c.scratch = scratch{}
 	c.accounts = make([]*account, len(b.accounts))
 	for i, a := range b.accounts {
 		copied := *a
@@ -321,7 +319,7 @@ func (b *Book) clone() *Book {
 		c.holds.remember(h.clone())
 	}
 	c.settled = settledIDs{until: maps.Clone(b.settled.until), queue: slices.Clone(b.settled.list())}
-	c.today.units, c.today.deniedBy = slices.Clone(b.today.units), slices.Clone(b.today.deniedBy)
+	c.today.other, c.today.deniedBy = slices.Clone(b.today.other), slices.Clone(b.today.deniedBy)
 	c.today.alerts = slices.Clone(b.today.alerts)
 	c.finished = make([]DaySummary, len(b.finished))
 	for i := range b.finished {
@@ -337,7 +335,6 @@ func (b *Book) clone() *Book {
 
 func (h *hold) clone() *hold {
 	c := *h
-	c.amounts, c.asked = slices.Clone(h.amounts), slices.Clone(h.asked)
 	c.older, c.newer, c.slot = nil, nil, 0
 	return &c
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 )
 
 // An operation is a call that changes books. It is pure: apply may run several times, on fresh books, and leaves nothing
@@ -160,14 +159,11 @@ func pending(err error) error {
 //
 // It takes effect even when ctx is done or the save fails, see ErrPending.
 func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, amounts ...Amount) error {
-	var few [8]Amount
-	list, err := gather(few[:0], amounts)
+	list, err := gather(amounts)
 	if err != nil {
 		return err
 	}
-	if find(list, UnitRequests) < 0 {
-		list = append(list, Requests(1))
-	}
+	list = list.withRequest()
 	if t.done.Load() {
 		return ErrClosed
 	}
@@ -176,23 +172,23 @@ func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, amounts ...
 		return err
 	}
 	if t.shared.active() {
-		return t.shared.submit(ctx, &recording{e.name, slices.Clone(list)})
+		return t.shared.submit(ctx, &recording{e.name, list})
 	}
 	var one [1]page
 	one[0].entry = e
 	pages := t.lock(one[:])
-	pages[0].book.record(list, pages[0].now)
+	pages[0].book.record(&list, pages[0].now)
 	return t.settleUp(ctx, t.shut(pages))
 }
 
 type recording struct {
 	name string
-	list []Amount
+	list amounts
 }
 
 func (o *recording) quotas() []string { return []string{o.name} }
 func (o *recording) apply(pages []page, _ int64) {
-	pages[0].book.record(o.list, pages[0].now)
+	pages[0].book.record(&o.list, pages[0].now)
 }
 
 // Release gives back so much of what is reserved in a quota, without a handle: of the reservations that RecordUsage
@@ -201,11 +197,11 @@ func (o *recording) apply(pages []page, _ int64) {
 //
 // It takes effect even when ctx is done or the save fails, see ErrPending.
 func (t *QuotaTracker) Release(ctx context.Context, name string, amounts ...Amount) error {
-	list, err := gather(nil, amounts)
+	list, err := gather(amounts)
 	if err != nil {
 		return err
 	}
-	if len(list) == 0 {
+	if list.empty() {
 		return fmt.Errorf("%w: name what to release, for example quota.Requests(1)", ErrInvalidAmount)
 	}
 	e, err := t.lookup(name, true)
@@ -217,10 +213,10 @@ func (t *QuotaTracker) Release(ctx context.Context, name string, amounts ...Amou
 
 type releasing struct {
 	name string
-	list []Amount
+	list amounts
 }
 
 func (o *releasing) quotas() []string { return []string{o.name} }
 func (o *releasing) apply(pages []page, _ int64) {
-	pages[0].book.releaseOldest(o.list, pages[0].now)
+	pages[0].book.releaseOldest(&o.list, pages[0].now)
 }

@@ -101,11 +101,9 @@ func (cfg *Config) rules(q *Quota, zones *zones, history func(string) []DaySumma
 		if limit.Estimate == 0 {
 			continue
 		}
-		if i := find(r.estimates, limit.Unit); i >= 0 {
-			r.estimates[i].N = max(r.estimates[i].N, limit.Estimate)
-		} else {
-			r.estimates = append(r.estimates, Amount{limit.Unit, limit.Estimate})
-		}
+		at := limit.Unit.place()
+		before, _ := r.estimates.exactly(at, limit.Unit)
+		r.estimates.set(at, limit.Unit, max(before, limit.Estimate))
 	}
 	return r, nil
 }

@@ -12,7 +12,8 @@ import (
 type dayTotals struct {
 	start, end int64
 	last       int64 // the end of the last day on which something happened
-	units      []unitTotal
+	known      [places]unitTotal
+	other      []unitTotal // units of callers' own
 	calls      int64
 	denied     int64
 	expired    int64
@@ -24,7 +25,7 @@ type dayTotals struct {
 
 // A unitTotal is what a day counts of one unit. What is open outlives the day.
 type unitTotal struct {
-	unit                        Unit
+	unit                        Unit // only of callers' own
 	used, estimated, open, peak int64
 }
 
@@ -33,20 +34,41 @@ type denial struct {
 	n  int64
 }
 
-func (d *dayTotals) unit(unit Unit) *unitTotal {
-	for i := range d.units {
-		if d.units[i].unit == unit {
-			return &d.units[i]
+// unit returns what is counted of a unit.
+func (d *dayTotals) unit(at place, unit Unit) *unitTotal {
+	if at != elsewhere {
+		return &d.known[at]
+	}
+	for i := range d.other {
+		if d.other[i].unit == unit {
+			return &d.other[i]
 		}
 	}
-	d.units = append(d.units, unitTotal{unit: unit})
-	return &d.units[len(d.units)-1]
+	d.other = append(d.other, unitTotal{unit: unit})
+	return &d.other[len(d.other)-1]
+}
+
+// each visits what is counted of every unit.
+func (d *dayTotals) each(visit func(Unit, *unitTotal) bool) {
+	for at := range place(places) {
+		if !visit(at.unit(), &d.known[at]) {
+			return
+		}
+	}
+	for i := range d.other {
+		if !visit(d.other[i].unit, &d.other[i]) {
+			return
+		}
+	}
 }
 
 func (d *dayTotals) used(unit Unit) int64 {
-	for i := range d.units {
-		if d.units[i].unit == unit {
-			return d.units[i].used
+	if at := unit.place(); at != elsewhere {
+		return d.known[at].used
+	}
+	for i := range d.other {
+		if d.other[i].unit == unit {
+			return d.other[i].used
 		}
 	}
 	return 0
@@ -57,8 +79,8 @@ func (d *dayTotals) active() bool {
 	if d.calls > 0 || d.denied > 0 || d.expired > 0 || len(d.alerts) > 0 {
 		return true
 	}
-	for i := range d.units {
-		if d.units[i].used > 0 || d.units[i].peak > 0 {
+	for _, total := range d.each {
+		if total.used > 0 || total.peak > 0 {
 			return true
 		}
 	}
@@ -71,75 +93,101 @@ func (d *dayTotals) restart(start, end int64) {
 	if d.active() {
 		last = d.end
 	}
-	units := d.units[:0]
-	for _, total := range d.units {
-		if total.open > 0 {
-			units = append(units, unitTotal{unit: total.unit, open: total.open, peak: total.open})
+	fresh := dayTotals{start: start, end: end, last: last, other: d.other[:0]}
+	for at := range d.known {
+		fresh.known[at] = d.known[at].carried()
+	}
+	for i := range d.other {
+		if d.other[i].open > 0 {
+			fresh.other = append(fresh.other, d.other[i].carried())
 		}
 	}
-	*d = dayTotals{start: start, end: end, last: last, units: units}
+	*d = fresh
 }
 
-// eachUnit visits what list amounts to of every unit: those it names, and all tokens.
-func eachUnit(list []Amount, visit func(unit Unit, n int64)) {
-	split := false
-	for i := range list {
-		visit(list[i].Unit, list[i].N)
-		split = split || list[i].Unit == UnitInputTokens || list[i].Unit == UnitOutputTokens
+// carried is what a new day begins with.
+func (t *unitTotal) carried() unitTotal {
+	return unitTotal{unit: t.unit, open: t.open, peak: t.open}
+}
+
+// add counts what has been used, and all tokens where only their parts are named.
+func (d *dayTotals) add(list *amounts) {
+	for at := range list.known {
+		d.use(&d.known[at], list.known[at])
 	}
-	if split && find(list, UnitTokens) < 0 {
-		n, _ := count(list, UnitTokens)
-		visit(UnitTokens, n)
+	for _, amount := range list.other {
+		d.use(d.unit(elsewhere, amount.Unit), amount.N)
+	}
+	if n, split := list.parts(); split {
+		d.use(&d.known[atTokens], n)
 	}
 }
 
-// add counts what has been used.
-func (d *dayTotals) add(list []Amount) {
-	eachUnit(list, d.addUnit)
-}
-
-func (d *dayTotals) addUnit(unit Unit, n int64) {
-	total := d.unit(unit)
-	d.saturated = d.saturated || total.used > math.MaxInt64-n
+func (d *dayTotals) use(total *unitTotal, n int64) {
+	if total.used > math.MaxInt64-n {
+		d.saturated = true
+	}
 	total.used = saturatingAdd(total.used, n)
 }
 
 // estimate marks so much of what has been added as estimated. The list is flat.
-func (d *dayTotals) estimate(list []Amount) {
-	for i := range list {
-		total := d.unit(list[i].Unit)
-		total.estimated = saturatingAdd(total.estimated, list[i].N)
+func (d *dayTotals) estimate(list *amounts) {
+	for one := range list.each {
+		total := d.unit(one.at, one.unit)
+		total.estimated = saturatingAdd(total.estimated, one.n)
 	}
 }
 
 // lower takes back what had been charged as an estimate.
-func (d *dayTotals) lower(unit Unit, used, estimated int64) {
-	total := d.unit(unit)
-	total.used -= min(used, total.used)
-	total.estimated -= min(estimated, total.estimated)
+func (t *unitTotal) lower(used, estimated int64) {
+	t.used -= min(used, t.used)
+	t.estimated -= min(estimated, t.estimated)
 }
 
 // countable reports whether list can be held beside all that is open.
-func (d *dayTotals) countable(list []Amount) bool {
-	fits := true
-	eachUnit(list, func(unit Unit, n int64) {
-		if d.unit(unit).open > math.MaxInt64-n {
-			fits = false
+func (d *dayTotals) countable(list *amounts) bool {
+	for at := range list.known {
+		if d.known[at].open > math.MaxInt64-list.known[at] {
+			return false
 		}
-	})
-	return fits
+	}
+	for _, amount := range list.other {
+		if d.unit(elsewhere, amount.Unit).open > math.MaxInt64-amount.N {
+			return false
+		}
+	}
+	n, _ := list.parts()
+	return d.known[atTokens].open <= math.MaxInt64-n
 }
 
-func (d *dayTotals) held(list []Amount) {
-	eachUnit(list, func(unit Unit, n int64) {
-		total := d.unit(unit)
-		total.open += n // countable has made sure that it can be counted
-		total.peak = max(total.peak, total.open)
-	})
+// held counts what has been set aside, which is countable.
+func (d *dayTotals) held(list *amounts) {
+	for at := range list.known {
+		d.known[at].hold(list.known[at])
+	}
+	for _, amount := range list.other {
+		d.unit(elsewhere, amount.Unit).hold(amount.N)
+	}
+	if n, split := list.parts(); split {
+		d.known[atTokens].hold(n)
+	}
 }
 
-func (d *dayTotals) freed(list []Amount) {
-	eachUnit(list, func(unit Unit, n int64) { d.unit(unit).open -= n })
+func (t *unitTotal) hold(n int64) {
+	t.open += n
+	t.peak = max(t.peak, t.open)
+}
+
+func (d *dayTotals) freed(list *amounts) {
+	for at := range list.known {
+		d.known[at].open -= list.known[at]
+	}
+	for _, amount := range list.other {
+		d.unit(elsewhere, amount.Unit).open -= amount.N
+	}
+	if n, split := list.parts(); split {
+		d.known[atTokens].open -= n
+	}
 }
 
 func (d *dayTotals) deny(by string) {
@@ -159,10 +207,10 @@ func (d *dayTotals) summary(quota string, loc *time.Location) DaySummary {
 		Quota: quota, Day: instant(d.start).In(loc), Calls: d.calls, Denied: d.denied, Expired: d.expired,
 		Alerts: slices.Clone(d.alerts),
 	}
-	for _, total := range d.units {
-		put(&s.Used, total.unit, total.used)
-		put(&s.Estimated, total.unit, total.estimated)
-		put(&s.PeakReserved, total.unit, total.peak)
+	for unit, total := range d.each {
+		put(&s.Used, unit, total.used)
+		put(&s.Estimated, unit, total.estimated)
+		put(&s.PeakReserved, unit, total.peak)
 	}
 	for _, refusal := range d.deniedBy {
 		put(&s.DeniedBy, refusal.by, refusal.n)

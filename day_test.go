@@ -56,13 +56,13 @@ func TestADayCountsEveryFormOfTokens(t *testing.T) {
 		{[]Amount{{"images", 2}}, map[Unit]int64{"images": 2}},
 	} {
 		var d dayTotals
-		d.add(c.list)
+		d.add(amounting(c.list...))
 		require.Equal(t, c.want, d.summary("q", time.UTC).Used)
 		d = dayTotals{}
-		d.held(c.list)
+		d.held(amounting(c.list...))
 		require.Equal(t, c.want, d.summary("q", time.UTC).PeakReserved)
-		d.freed(c.list)
-		for _, total := range d.units {
+		d.freed(amounting(c.list...))
+		for _, total := range d.each {
 			require.Zero(t, total.open)
 		}
 	}
@@ -71,11 +71,11 @@ func TestADayCountsEveryFormOfTokens(t *testing.T) {
 func TestOnlyWhatCanBeCountedCanBeHeld(t *testing.T) {
 	t.Parallel()
 	var d dayTotals
-	d.held([]Amount{Tokens(math.MaxInt64 - 5)})
-	require.True(t, d.countable([]Amount{Tokens(5), Requests(math.MaxInt64)}))
-	require.False(t, d.countable([]Amount{Tokens(6)}))
-	require.False(t, d.countable([]Amount{InputTokens(3), OutputTokens(3)}))
-	require.True(t, d.countable([]Amount{InputTokens(3), OutputTokens(2)}))
+	d.held(amounting(Tokens(math.MaxInt64 - 5)))
+	require.True(t, d.countable(amounting(Tokens(5), Requests(math.MaxInt64))))
+	require.False(t, d.countable(amounting(Tokens(6))))
+	require.False(t, d.countable(amounting(InputTokens(3), OutputTokens(3))))
+	require.True(t, d.countable(amounting(InputTokens(3), OutputTokens(2))))
 }
 
 func TestWhatIsHeldIsTheFirstPeakOfTheNextDay(t *testing.T) {
@@ -93,7 +93,8 @@ func TestWhatIsHeldIsTheFirstPeakOfTheNextDay(t *testing.T) {
 		Estimated:    map[Unit]int64{UnitRequests: 2, UnitTokens: 50},
 		PeakReserved: map[Unit]int64{UnitRequests: 4, UnitTokens: 57},
 	}}, l.book.finished)
-	require.Equal(t, []unitTotal{{unit: UnitRequests, open: 4, peak: 4}}, l.book.today.units)
+	require.Equal(t, [places]unitTotal{atRequests: {open: 4, peak: 4}}, l.book.today.known)
+	require.Empty(t, l.book.today.other)
 	require.Equal(t, noon+12*hour, l.book.today.last)
 }
 
@@ -177,11 +178,11 @@ func TestAHoldThatStaysOpenForYearsDoesNotMakeADayOfEach(t *testing.T) {
 func TestLoweringTotalsStopsAtNothing(t *testing.T) {
 	t.Parallel()
 	var d dayTotals
-	d.add([]Amount{Tokens(5)})
-	d.estimate([]Amount{Tokens(3)})
-	d.lower(UnitTokens, 4, 9)
-	require.Equal(t, unitTotal{unit: UnitTokens, used: 1}, *d.unit(UnitTokens))
-	d.lower(UnitTokens, 4, 9)
-	require.Equal(t, unitTotal{unit: UnitTokens}, *d.unit(UnitTokens))
+	d.add(amounting(Tokens(5)))
+	d.estimate(amounting(Tokens(3)))
+	d.known[atTokens].lower(4, 9)
+	require.Equal(t, unitTotal{used: 1}, d.known[atTokens])
+	d.known[atTokens].lower(4, 9)
+	require.Zero(t, d.known[atTokens])
 	require.Equal(t, "50% of requests per day", alertNote(50, "requests per day"), fmt.Sprint(d))
 }

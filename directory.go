@@ -179,7 +179,7 @@ func (t *QuotaTracker) lookup(name string, create bool) (*entry, error) {
 		return e, nil
 	}
 	if !create {
-		return &entry{name: found.name, rules: found.rules, configured: true, book: &Book{name: found.name}}, nil
+		return &entry{name: found.name, rules: found.rules, configured: true, gone: true, book: &Book{name: found.name}}, nil
 	}
 	return t.entries.add(t, found.name), nil
 }

@@ -294,7 +294,7 @@ func displayCount(unit Unit, n int64) string {
 	switch {
 	case unit == UnitUSD:
 		return displayAmount(unit, n)
-	case n == 1 && knownUnit(unit):
+	case n == 1 && unit.place() != elsewhere:
 		text = strings.TrimSuffix(text, "s")
 	}
 	return displayAmount(unit, n) + " " + shorten(printable(text), displayText)

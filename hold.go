@@ -47,8 +47,8 @@ type hold struct {
 	id      string   // the caller's; "": made up
 	name    string   // the name the caller used for the quota that admitted it
 	quotas  []string // canonical names, when there are several
-	amounts []Amount // still held
-	asked   []Amount // as granted, when amounts has shrunk since
+	amounts amounts  // still held
+	asked   *amounts // as granted, when amounts has shrunk since
 	granted int64    // 0: in no window that still stands
 	expires int64
 	ttl     int64
@@ -66,21 +66,12 @@ type hold struct {
 // plain holds are those that matching usage may use up.
 func (h *hold) plain() bool { return h.id == "" && h.quotas == nil }
 
-// granted amounts, before anything shrank them.
-func (h *hold) original() []Amount {
+// original is what was granted, before anything shrank it.
+func (h *hold) original() *amounts {
 	if h.asked != nil {
 		return h.asked
 	}
-	return h.amounts
-}
-
-func (h *hold) empty() bool {
-	for i := range h.amounts {
-		if h.amounts[i].N > 0 {
-			return false
-		}
-	}
-	return true
+	return &h.amounts
 }
 
 // holds are the open holds of one quota, found by key, by ID, by age and by expiry, and those that have expired and may
@@ -144,7 +135,7 @@ const mostSpare = 256
 
 func (s *holds) recycle(h *hold) {
 	if len(s.spare) < mostSpare {
-		*h = hold{amounts: h.amounts[:0]}
+		*h = hold{}
 		s.spare = append(s.spare, h)
 	}
 }

@@ -134,9 +134,9 @@ func TestExpiredHoldsAreRememberedUntilTheyAreForgotten(t *testing.T) {
 func TestRecycledHoldsAreBlankAndFew(t *testing.T) {
 	t.Parallel()
 	var s holds
-	h := &hold{key: holdKey{1, 2}, id: "x", quotas: []string{"q"}, amounts: []Amount{Requests(1)}, asked: []Amount{Requests(2)}, charged: 1, released: true}
+	h := &hold{key: holdKey{1, 2}, id: "x", quotas: []string{"q"}, amounts: *amounting(Requests(1)), asked: amounting(Requests(2)), charged: 1, released: true}
 	s.recycle(h)
-	require.Equal(t, &hold{amounts: []Amount{}}, s.blank())
+	require.Equal(t, &hold{}, s.blank())
 	for range 2 * mostSpare {
 		s.recycle(&hold{})
 	}
@@ -216,6 +216,6 @@ func TestOnlyHoldsOfOneQuotaWithoutAnIDArePlain(t *testing.T) {
 	require.True(t, (&hold{}).plain())
 	require.False(t, (&hold{id: "x"}).plain())
 	require.False(t, (&hold{quotas: []string{"a", "b"}}).plain())
-	require.Equal(t, []Amount{Requests(2)}, (&hold{amounts: []Amount{Requests(1)}, asked: []Amount{Requests(2)}}).original())
-	require.Equal(t, []Amount{Requests(1)}, (&hold{amounts: []Amount{Requests(1)}}).original())
+	require.Equal(t, amounting(Requests(2)), (&hold{amounts: *amounting(Requests(1)), asked: amounting(Requests(2))}).original())
+	require.Equal(t, amounting(Requests(1)), (&hold{amounts: *amounting(Requests(1))}).original())
 }

@@ -187,7 +187,7 @@ func (o *acquisition) isHeld(pages []page, h *hold, holding []string) bool {
 			return false
 		}
 		held := o.page(pages, one.canonical).book.holds.byID[o.id]
-		if held == nil || held.key != h.key || !held.isOf(o.named(one)) {
+		if held == nil || held.key != h.key || !held.isOf(&one.named) {
 			return false
 		}
 	}
@@ -195,14 +195,14 @@ func (o *acquisition) isHeld(pages []page, h *hold, holding []string) bool {
 }
 
 // isOf reports whether a hold was granted to a call that names these amounts, whatever is estimated for such a call now.
-func (h *hold) isOf(named []Amount) bool {
-	named = withRequest(nil, named)
-	for _, amount := range named {
-		if at := find(h.original(), amount.Unit); at < 0 || h.original()[at].N != amount.N {
+func (h *hold) isOf(named *amounts) bool {
+	asked := named.withRequest()
+	for one := range asked.each {
+		if n, held := h.original().exactly(one.at, one.unit); !held || n != one.n {
 			return false
 		}
 	}
-	for _, unit := range unnamed(h.original(), named) {
+	for _, unit := range unnamed(h.original(), &asked) {
 		if !slices.Contains(h.estimated, unit) {
 			return false
 		}
@@ -210,12 +210,12 @@ func (h *hold) isOf(named []Amount) bool {
 	return true
 }
 
-// unnamed returns the units of a list that a call does not name.
-func unnamed(list, named []Amount) []Unit {
+// unnamed returns the units held that a call does not name.
+func unnamed(held, named *amounts) []Unit {
 	var units []Unit
-	for _, amount := range list {
-		if amount.Unit != UnitRequests && find(named, amount.Unit) < 0 {
-			units = append(units, amount.Unit)
+	for one := range held.each {
+		if _, given := named.exactly(one.at, one.unit); !given && one.at != atRequests {
+			units = append(units, one.unit)
 		}
 	}
 	return units

@@ -22,8 +22,7 @@ func (t *QuotaTracker) CanUse(name string, amounts ...Amount) bool {
 	if t.done.Load() {
 		return false
 	}
-	var few [8]Amount
-	list, err := gather(few[:0], amounts)
+	list, err := gather(amounts)
 	if err != nil {
 		return false
 	}
@@ -32,15 +31,15 @@ func (t *QuotaTracker) CanUse(name string, amounts ...Amount) bool {
 		return false
 	}
 	now := t.view(e)
-	var room [8]Amount
-	refused := e.book.judge(e.rules.wanted(room[:0], list), now).refused
+	wanted := e.rules.wanted(&list)
+	refused := e.book.judge(&wanted, now).refused
 	e.mu.Unlock()
 	return !refused
 }
 
 // Check is CanUse with reasons.
 func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
-	list, err := gather(nil, amounts)
+	list, err := gather(amounts)
 	if err != nil {
 		return Decision{Err: err}
 	}
@@ -58,12 +57,12 @@ func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
 	}
 	now := t.view(e)
 	defer e.mu.Unlock()
-	wanted := e.rules.wanted(nil, list)
-	if v := e.book.judge(wanted, now); v.refused {
+	wanted := e.rules.wanted(&list)
+	if v := e.book.judge(&wanted, now); v.refused {
 		refusal := e.book.refusal(v, now)
 		return Decision{Limit: refusal.Limit, RetryAt: refusal.RetryAt, Never: refusal.Never, Err: refusal}
 	}
-	if !e.book.today.countable(wanted) {
+	if !e.book.today.countable(&wanted) {
 		return Decision{Err: errUncountable}
 	}
 	d := Decision{Allowed: true}

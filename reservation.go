@@ -32,15 +32,20 @@ type Candidate struct {
 type Reservation struct {
 	tracker *QuotaTracker
 	key     holdKey
-	id      string
-	name    string
-	quotas  []string
-	amounts []Amount
-	expires atomic.Int64
+	entry   *entry         // of the quota that admitted it
+	more    *handleDetails // nil: there is nothing special about it
+	known   [places]int64  // amounts
+	named   placeSet       // of known
 	state   atomic.Uint32
+	expires atomic.Int64
+}
 
-	one [1]string // room for quotas
-	few [4]Amount // room for amounts
+// handleDetails are what few handles need.
+type handleDetails struct {
+	id     string
+	name   string   // as the caller calls the quota
+	quotas []string // when there are several
+	other  []Amount
 }
 
 const (
@@ -51,20 +56,49 @@ const (
 
 // ID names the reservation, in this process and others: the caller's ID, or one made up.
 func (r *Reservation) ID() string {
-	if r.id != "" {
-		return r.id
+	if id := r.taskID(); id != "" {
+		return id
 	}
-	return r.key.text(r.quotas[0])
+	return r.key.text(r.quotas()[0])
 }
 
+// taskID is the caller's ID.
+func (r *Reservation) taskID() string {
+	if r.more == nil {
+		return ""
+	}
+	return r.more.id
+}
+
+// quotas are the canonical names, not to be changed.
+func (r *Reservation) quotas() []string {
+	if r.several() {
+		return r.more.quotas
+	}
+	return []string{r.entry.name}
+}
+
+func (r *Reservation) several() bool { return r.more != nil && r.more.quotas != nil }
+
 // Quota is the name that the caller used for the quota that admitted it; without Any the first of All.
-func (r *Reservation) Quota() string { return r.name }
+func (r *Reservation) Quota() string {
+	if r.more == nil {
+		return r.entry.name
+	}
+	return r.more.name
+}
 
 // Quotas are the canonical names of all quotas that it holds.
-func (r *Reservation) Quotas() []string { return slices.Clone(r.quotas) }
+func (r *Reservation) Quotas() []string { return slices.Clone(r.quotas()) }
 
 // Amounts are what was set aside in Quota when it was granted, estimates included.
-func (r *Reservation) Amounts() []Amount { return slices.Clone(r.amounts) }
+func (r *Reservation) Amounts() []Amount {
+	held := amounts{known: r.known, named: r.named}
+	if r.more != nil {
+		held.other = r.more.other
+	}
+	return held.list()
+}
 
 // ExpiresAt is when it expires unless it is settled or extended.
 func (r *Reservation) ExpiresAt() time.Time {
@@ -248,13 +282,10 @@ func (o *searching) apply(pages []page, _ int64) {
 
 // handle makes a handle to an open hold of a book.
 func (t *QuotaTracker) handle(h *hold, quota string) *Reservation {
-	r := &Reservation{tracker: t, key: h.key, id: h.id, name: h.name}
-	r.amounts = append(r.few[:0], h.original()...)
-	if h.quotas != nil {
-		r.quotas = h.quotas
-	} else {
-		r.one[0] = quota
-		r.quotas = r.one[:]
+	held := h.original()
+	r := &Reservation{
+		tracker: t, key: h.key, entry: t.entryOf(quota), known: held.known, named: held.named,
+		more: &handleDetails{h.id, h.name, h.quotas, held.other},
 	}
 	r.expires.Store(h.expires)
 	return r
@@ -268,13 +299,11 @@ func (t *QuotaTracker) handle(h *hold, quota string) *Reservation {
 // After it was settled, ErrSettled, and nothing changes. After it expired, the charge is corrected where it still
 // stands. It takes effect even when ctx is done or the save fails, see ErrPending.
 func (r *Reservation) Commit(ctx context.Context, actual ...Amount) error {
-	var few [8]Amount
-	list, err := gather(few[:0], actual)
-	if err != nil {
+	op := settling{verb: verbCommit}
+	var err error
+	if op.settlement.named, err = gather(actual); err != nil {
 		return err
 	}
-	op := settling{verb: verbCommit}
-	op.named = list
 	return r.settle(ctx, &op)
 }
 
@@ -326,9 +355,8 @@ func (r *Reservation) settle(ctx context.Context, op *settling) error {
 func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
 	t := r.tracker
 	if t.shared.active() {
-		queued := &settling{verb: op.verb, names: r.quotas, ttl: op.ttl, settlement: settlement{
-			key: r.key, id: r.id, quotas: r.quotas, expires: r.expires.Load(),
-			named: slices.Clone(op.named),
+		queued := &settling{verb: op.verb, names: r.quotas(), ttl: op.ttl, settlement: settlement{
+			key: r.key, id: r.taskID(), home: r.quotas()[0], several: r.several(), expires: r.expires.Load(), named: op.named,
 		}}
 		over, err := t.shared.send(ctx, queued)
 		if !over {
@@ -339,9 +367,16 @@ func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
 		}
 		return err
 	}
-	op.key, op.id, op.settlement.quotas, op.expires = r.key, r.id, r.quotas, r.expires.Load()
+	op.key, op.id, op.expires = r.key, r.taskID(), r.expires.Load()
+	op.home, op.several = r.entry.name, r.several()
 	var few [4]page
-	pages := t.open(few[:0], r.quotas)
+	var pages []page
+	if op.several {
+		op.home = r.more.quotas[0]
+		pages = t.open(few[:0], r.more.quotas)
+	} else {
+		pages = t.lock(append(few[:0], page{entry: r.entry}))
+	}
 	op.apply(pages, 0)
 	done := t.shut(pages)
 	if op.settled {

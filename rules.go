@@ -11,7 +11,7 @@ import (
 // change once made; a new configuration makes new ones.
 type rules struct {
 	limits    []limitRule
-	estimates []Amount // what a call needs of the units it does not name
+	estimates amounts // what a call needs of the units it does not name
 	template  bool
 	ttl       time.Duration
 	onExpiry  ExpiryPolicy

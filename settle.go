@@ -5,10 +5,11 @@ import "strings"
 // A settlement is a call that ends one hold, or puts its end off.
 type settlement struct {
 	key     holdKey
-	id      string   // the caller's; "": made up
-	quotas  []string // canonical names; the first is part of the text of an ID that was made up
-	expires int64    // as far as the handle knows
-	named   []Amount // Commit: what was used
+	id      string  // the caller's; "": made up
+	home    string  // canonical name of the first quota, part of the text of an ID that was made up
+	several bool    // it holds more than one
+	expires int64   // as far as the handle knows
+	named   amounts // Commit: what was used
 }
 
 // text is the reservation's ID: a copy, for what is remembered outlives the call.
@@ -16,42 +17,33 @@ func (s *settlement) text() string {
 	if s.id != "" {
 		return strings.Clone(s.id)
 	}
-	return s.key.text(s.quotas[0])
+	return s.key.text(s.home)
 }
-
-// flat appends list to out, with all tokens added up where only their parts are named.
-func flat(out, list []Amount) []Amount {
-	out = append(out, list...)
-	if find(list, UnitTokens) < 0 {
-		if n, named := count(list, UnitTokens); named {
-			out = append(out, Amount{UnitTokens, n})
-		}
-	}
-	return out
-}
-
-// scratch is room that transitions use again.
-type scratch struct{ actual, estimated, rest, portion []Amount }
 
 // final returns what a hold is settled with: what the call names, and of the units held that it does not name what was
-// held, which is the estimated part. Naming any form of tokens names tokens. Both are valid until the next transition.
-func (b *Book) final(held, named []Amount) (actual, estimated []Amount) {
-	actual, estimated = b.scratch.actual[:0], b.scratch.estimated[:0]
-	actual = append(actual, named...)
-	anyTokens := false
-	for i := range named {
-		anyTokens = anyTokens || isTokens(named[i].Unit)
+// held, which is the estimated part. Naming any form of tokens names tokens.
+func final(held, named *amounts) (actual, estimated amounts) {
+	actual = *named
+	missing := held.named &^ named.named
+	if named.named&anyTokens != 0 {
+		missing &^= 1 << atTokens
 	}
-	for _, amount := range held {
-		if find(named, amount.Unit) < 0 && (amount.Unit != UnitTokens || !anyTokens) {
-			actual = append(actual, amount)
-			estimated = append(estimated, amount)
+	actual.named |= missing
+	estimated.named = missing
+	for at := range place(places) {
+		if missing&(1<<at) != 0 {
+			actual.known[at], estimated.known[at] = held.known[at], held.known[at]
 		}
 	}
-	if n, split := count(estimated, UnitTokens); split && find(actual, UnitTokens) < 0 {
-		estimated = append(estimated, Amount{UnitTokens, n})
+	for _, amount := range held.other {
+		if _, given := named.exactly(elsewhere, amount.Unit); !given {
+			actual.set(elsewhere, amount.Unit, amount.N)
+			estimated.set(elsewhere, amount.Unit, amount.N)
+		}
 	}
-	b.scratch.actual, b.scratch.estimated = actual, estimated
+	if n, split := estimated.parts(); split && !actual.has(atTokens) {
+		estimated.set(atTokens, UnitTokens, n)
+	}
 	return actual, estimated
 }
 
@@ -65,24 +57,24 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 			b.commitLate(h, s, now)
 			return false
 		}
-		if len(s.named) == 0 || b.wasSettled(s, now) {
+		if s.named.empty() || b.wasSettled(s, now) {
 			return true
 		}
-		b.use(s.named, now)
+		b.use(&s.named, now)
 		return false
 	}
-	actual, estimated := b.final(h.amounts, s.named)
+	actual, estimated := final(&h.amounts, &s.named)
 	b.holds.remove(h)
 	for _, a := range b.accounts {
-		held, wasHeld := count(h.amounts, a.unit)
-		used, isUsed := count(actual, a.unit)
+		held, wasHeld := h.amounts.of(a.place, a.unit)
+		used, isUsed := actual.of(a.place, a.unit)
 		if wasHeld || isUsed {
 			a.settle(held, used, h.granted, now, true)
 		}
 	}
-	b.today.freed(h.amounts)
-	b.today.add(actual)
-	b.today.estimate(estimated)
+	b.today.freed(&h.amounts)
+	b.today.add(&actual)
+	b.today.estimate(&estimated)
 	b.today.calls++
 	b.closeHold(h, s, now)
 	return false
@@ -94,7 +86,7 @@ func (b *Book) wasSettled(s *settlement, now int64) bool {
 	if b.settled.has(s.text(), now) {
 		return true
 	}
-	return (s.id != "" || len(s.quotas) > 1) && now-s.expires < rememberExpired
+	return (s.id != "" || s.several) && now-s.expires < rememberExpired
 }
 
 // closeHold forgets a hold that has been settled.
@@ -110,12 +102,8 @@ func (b *Book) closeHold(h *hold, s *settlement, now int64) {
 
 // commitLate corrects what an expired hold was charged, where that still stands, and charges any overrun now.
 func (b *Book) commitLate(h *hold, s *settlement, now int64) {
-	actual, estimated := b.final(h.amounts, s.named)
-	charged := h.amounts
-	if h.released {
-		charged = nil
-	}
-	b.amend(h, charged, actual, estimated, now)
+	actual, estimated := final(&h.amounts, &s.named)
+	b.amend(h, &actual, &estimated, now)
 	b.today.calls++
 	b.rememberLate(h, s, now)
 	b.holds.forget(h)
@@ -130,25 +118,30 @@ func (b *Book) rememberLate(h *hold, s *settlement, now int64) {
 	}
 }
 
-// amend replaces what an expired hold was charged by what was used.
-func (b *Book) amend(h *hold, charged, actual, estimated []Amount, now int64) {
+// amend replaces what an expired hold was charged, if it was, by what was used.
+func (b *Book) amend(h *hold, actual, estimated *amounts, now int64) {
+	var charged amounts
+	if !h.released {
+		charged = h.amounts
+	}
 	for _, a := range b.accounts {
-		was, _ := count(charged, a.unit)
-		is, _ := count(actual, a.unit)
+		was, _ := charged.of(a.place, a.unit)
+		is, _ := actual.of(a.place, a.unit)
 		a.amend(was, is, h.granted, h.charged, now)
 	}
 	today := h.charged >= b.today.start
-	for _, amount := range flat(nil, charged) {
-		is, _ := count(actual, amount.Unit)
+	before, after := charged.flat(), actual.flat()
+	for one := range before.each {
+		is, _ := actual.of(one.at, one.unit)
 		if today {
-			b.today.lower(amount.Unit, max(0, amount.N-is), amount.N)
+			b.today.unit(one.at, one.unit).lower(max(0, one.n-is), one.n)
 		}
 	}
-	for _, amount := range flat(nil, actual) {
-		was, _ := count(charged, amount.Unit)
-		b.today.addUnit(amount.Unit, max(0, amount.N-was))
+	for one := range after.each {
+		was, _ := charged.of(one.at, one.unit)
+		b.today.use(b.today.unit(one.at, one.unit), max(0, one.n-was))
 	}
-	if today || charged == nil {
+	if today || h.released {
 		b.today.estimate(estimated)
 	}
 }
@@ -162,7 +155,7 @@ func (b *Book) release(s *settlement, now int64) (settled bool) {
 			return true
 		}
 		if !h.released {
-			b.amend(h, h.amounts, nil, nil, now)
+			b.amend(h, &amounts{}, &amounts{}, now)
 			b.unbegin(h)
 		}
 		b.rememberLate(h, s, now)
@@ -171,15 +164,15 @@ func (b *Book) release(s *settlement, now int64) (settled bool) {
 		return false
 	}
 	b.holds.remove(h)
-	b.giveBack(h, h.amounts, now)
+	b.giveBack(h, &h.amounts, now)
 	b.closeHold(h, s, now)
 	return false
 }
 
 // giveBack frees some or all of what a hold has set aside.
-func (b *Book) giveBack(h *hold, list []Amount, now int64) {
+func (b *Book) giveBack(h *hold, list *amounts, now int64) {
 	for _, a := range b.accounts {
-		if n, held := count(list, a.unit); held {
+		if n, held := list.of(a.place, a.unit); held {
 			a.settle(n, 0, h.granted, now, false)
 			b.restartSession(a, h)
 		}
@@ -202,7 +195,7 @@ func (b *Book) restartSession(a *account, released *hold) {
 	earliest := a.first
 	for _, l := range [2]*line{&b.holds.plain, &b.holds.other} {
 		for h := l.oldest; h != nil; h = h.newer {
-			if n, _ := count(h.amounts, a.unit); n > 0 && h.granted >= a.start {
+			if n, _ := h.amounts.of(a.place, a.unit); n > 0 && h.granted >= a.start {
 				if earliest == 0 || h.granted < earliest {
 					earliest = h.granted
 				}
@@ -239,9 +232,9 @@ func (b *Book) extend(s *settlement, ttl, now int64) (expires int64, settled boo
 }
 
 // use charges usage that has no hold.
-func (b *Book) use(list []Amount, now int64) {
+func (b *Book) use(list *amounts, now int64) {
 	for _, a := range b.accounts {
-		if n, named := count(list, a.unit); named {
+		if n, named := list.of(a.place, a.unit); named {
 			a.charge(n, now)
 		}
 	}
@@ -254,30 +247,29 @@ func (b *Book) use(list []Amount, now int64) {
 // record charges usage and settles the plain holds that match it, oldest first: usage of k requests uses up k requests'
 // worth of holds. One used up is closed with all its units, those that the usage does not name being charged as held;
 // one used in part shrinks by what was recorded. What is left is charged now.
-func (b *Book) record(list []Amount, now int64) {
-	b.scratch.rest = flat(b.scratch.rest[:0], list)
-	rest := b.scratch.rest
-	requests, _ := count(list, UnitRequests)
+func (b *Book) record(list *amounts, now int64) {
+	rest := list.flat()
+	requests := list.known[atRequests]
 	counted := requests > 0
 	for h := b.holds.plain.oldest; h != nil; {
 		next := h.newer
-		held, _ := count(h.amounts, UnitRequests)
+		held := h.amounts.known[atRequests]
 		switch {
-		case counted && requests == 0, !counted && spent(rest):
+		case counted && requests == 0, !counted && rest.spent():
 			next = nil
 		case counted && held == 0:
 		case counted && held <= requests:
 			requests -= held
-			b.useUp(h, rest, now)
+			b.useUp(h, &rest, now)
 		default:
 			requests -= min(held, requests)
-			b.usePart(h, rest, now)
+			b.usePart(h, &rest, now)
 		}
 		h = next
 	}
 	for _, a := range b.accounts {
-		if i := find(rest, a.unit); i >= 0 {
-			a.charge(rest[i].N, now)
+		if n, named := rest.exactly(a.place, a.unit); named {
+			a.charge(n, now)
 		}
 	}
 	b.today.add(list)
@@ -286,104 +278,95 @@ func (b *Book) record(list []Amount, now int64) {
 	b.cross(now)
 }
 
-func spent(rest []Amount) bool {
-	for i := range rest {
-		if rest[i].N > 0 {
-			return false
-		}
-	}
-	return true
-}
-
 // useUp closes a hold with the usage in rest, and takes out of rest what the hold covers.
-func (b *Book) useUp(h *hold, rest []Amount, now int64) {
-	b.scratch.portion = flat(b.scratch.portion[:0], h.amounts)
-	portion := b.scratch.portion
-	var estimated []Amount
-	for i := range portion {
-		if at := find(rest, portion[i].Unit); at >= 0 {
-			portion[i].N = min(portion[i].N, rest[at].N)
+func (b *Book) useUp(h *hold, rest *amounts, now int64) {
+	portion := h.amounts.flat()
+	var estimated amounts
+	for one := range portion.each {
+		if n, named := rest.exactly(one.at, one.unit); named {
+			portion.set(one.at, one.unit, min(one.n, n))
 		} else {
-			estimated = append(estimated, portion[i])
+			estimated.set(one.at, one.unit, one.n)
 		}
 	}
-	subtract(rest, portion)
-	if find(rest, UnitInputTokens) >= 0 || find(rest, UnitOutputTokens) >= 0 {
-		estimated = flat(nil, estimated) // the part of the tokens that the usage does not name
-		if i, at := find(estimated, UnitTokens), find(portion, UnitTokens); i >= 0 && at >= 0 {
-			portion[at].N = saturatingAdd(portion[at].N, estimated[i].N)
+	rest.subtract(&portion)
+	if rest.has(atInput) || rest.has(atOutput) {
+		estimated = estimated.flat() // the part of the tokens that the usage does not name
+		if estimated.has(atTokens) && portion.has(atTokens) {
+			portion.known[atTokens] = saturatingAdd(portion.known[atTokens], estimated.known[atTokens])
 		}
 	}
 	b.holds.remove(h)
 	for _, a := range b.accounts {
-		if at := find(portion, a.unit); at >= 0 {
-			held, _ := count(h.amounts, a.unit)
-			a.settle(held, portion[at].N, h.granted, now, true)
+		if n, named := portion.exactly(a.place, a.unit); named {
+			held, _ := h.amounts.of(a.place, a.unit)
+			a.settle(held, n, h.granted, now, true)
 		}
 	}
-	b.today.freed(h.amounts)
-	for _, amount := range estimated {
-		b.today.addUnit(amount.Unit, amount.N)
+	b.today.freed(&h.amounts)
+	for one := range estimated.each {
+		b.today.use(b.today.unit(one.at, one.unit), one.n)
 	}
-	b.today.estimate(estimated)
+	b.today.estimate(&estimated)
 	b.tally.settled++
 	b.holds.recycle(h)
 }
 
 // usePart shrinks a hold by the usage in rest, and takes that out of rest. A hold with nothing left is closed.
-func (b *Book) usePart(h *hold, rest []Amount, now int64) {
-	used := b.shrink(h, inParts(rest, h))
+func (b *Book) usePart(h *hold, rest *amounts, now int64) {
+	used := h.shrink(rest)
 	for _, a := range b.accounts {
-		if n, held := count(used, a.unit); held {
+		if n, held := used.of(a.place, a.unit); held {
 			a.settle(n, n, h.granted, now, true)
 		}
 	}
-	b.today.freed(used)
-	for _, amount := range used {
-		if find(rest, amount.Unit) < 0 { // the parts that tokens in all were taken from
-			b.today.addUnit(amount.Unit, amount.N)
-			b.today.estimate([]Amount{amount})
+	b.today.freed(&used)
+	for one := range used.each {
+		if _, named := rest.exactly(one.at, one.unit); !named { // a part that tokens in all were taken from
+			total := b.today.unit(one.at, one.unit)
+			b.today.use(total, one.n)
+			total.estimated = saturatingAdd(total.estimated, one.n)
 		}
 	}
-	subtract(rest, flat(nil, used))
+	all := used.flat()
+	rest.subtract(&all)
 	b.closeEmpty(h)
 }
 
 // inParts returns rest as a hold counts it: of tokens in all, a hold of input and output tokens has parts.
-func inParts(rest []Amount, h *hold) []Amount {
-	all := find(rest, UnitTokens)
-	if all < 0 || find(rest, UnitInputTokens) >= 0 || find(rest, UnitOutputTokens) >= 0 || find(h.amounts, UnitTokens) >= 0 {
-		return rest
+func inParts(rest *amounts, h *hold) amounts {
+	counted := *rest
+	if rest.named&anyTokens != 1<<atTokens || h.amounts.has(atTokens) {
+		return counted
 	}
-	left, parts := rest[all].N, append([]Amount(nil), rest...)
-	for _, unit := range [2]Unit{UnitInputTokens, UnitOutputTokens} {
-		if at := find(h.amounts, unit); at >= 0 {
-			n := min(left, h.amounts[at].N)
-			parts = append(parts, Amount{unit, n})
+	left := rest.known[atTokens]
+	for _, at := range [2]place{atInput, atOutput} {
+		if h.amounts.has(at) {
+			n := min(left, h.amounts.known[at])
+			counted.set(at, at.unit(), n)
 			left -= n
 		}
 	}
-	return parts
+	return counted
 }
 
 // shrink takes out of a hold what rest has of the same units, and returns that.
-func (b *Book) shrink(h *hold, rest []Amount) []Amount {
+func (h *hold) shrink(rest *amounts) (taken amounts) {
 	if h.asked == nil {
-		h.asked = append([]Amount(nil), h.amounts...)
+		asked := h.amounts
+		h.asked = &asked
 	}
-	taken := append([]Amount(nil), h.amounts...)
-	for i := range taken {
-		taken[i].N = 0
-		if at := find(rest, taken[i].Unit); at >= 0 {
-			taken[i].N = min(h.amounts[i].N, rest[at].N)
-			h.amounts[i].N -= taken[i].N
-		}
+	less := inParts(rest, h)
+	for one := range h.amounts.each {
+		n, _ := less.exactly(one.at, one.unit)
+		taken.set(one.at, one.unit, min(one.n, n))
 	}
+	h.amounts.subtract(&taken)
 	return taken
 }
 
 func (b *Book) closeEmpty(h *hold) {
-	if h.empty() {
+	if h.amounts.spent() {
 		b.holds.remove(h)
 		b.tally.settled++
 		b.holds.recycle(h)
@@ -391,16 +374,16 @@ func (b *Book) closeEmpty(h *hold) {
 }
 
 // releaseOldest gives back so much of the plain holds, oldest first, or what there is.
-func (b *Book) releaseOldest(list []Amount, now int64) {
-	rest := flat(nil, list)
-	for h := b.holds.plain.oldest; h != nil && !spent(rest); {
+func (b *Book) releaseOldest(list *amounts, now int64) {
+	rest := list.flat()
+	for h := b.holds.plain.oldest; h != nil && !rest.spent(); {
 		next := h.newer
-		taken := b.shrink(h, inParts(rest, h))
-		if !spent(taken) {
-			b.giveBack(h, taken, now)
-			subtract(rest, flat(nil, taken))
-			if all := find(taken, UnitTokens); all >= 0 {
-				subtractParts(rest, taken[all].N)
+		if taken := h.shrink(&rest); !taken.spent() {
+			b.giveBack(h, &taken, now)
+			all := taken.flat()
+			rest.subtract(&all)
+			if taken.has(atTokens) {
+				rest.subtractParts(taken.known[atTokens])
 			}
 			b.changed = true
 			b.closeEmpty(h)
@@ -409,23 +392,12 @@ func (b *Book) releaseOldest(list []Amount, now int64) {
 	}
 }
 
-// subtractParts takes out of rest the parts of so many tokens that were given back as a total.
-func subtractParts(rest []Amount, total int64) {
-	for _, unit := range [2]Unit{UnitInputTokens, UnitOutputTokens} {
-		if at := find(rest, unit); at >= 0 {
-			part := min(total, rest[at].N)
-			rest[at].N -= part
-			total -= part
-		}
-	}
-}
-
-// subtract takes out of rest what it has of the units in portion, at most all of it.
-func subtract(rest, portion []Amount) {
-	for i := range portion {
-		if at := find(rest, portion[i].Unit); at >= 0 {
-			rest[at].N -= min(rest[at].N, portion[i].N)
-		}
+// subtractParts takes away the parts of so many tokens that were given back as a total.
+func (m *amounts) subtractParts(total int64) {
+	for _, at := range [2]place{atInput, atOutput} {
+		n := min(total, m.known[at])
+		m.known[at] -= n
+		total -= n
 	}
 }
 
@@ -470,7 +442,7 @@ func (b *Book) undo(key holdKey, now int64) {
 			return
 		}
 		if !h.released {
-			b.amend(h, h.amounts, nil, nil, now)
+			b.amend(h, &amounts{}, &amounts{}, now)
 			b.unbegin(h)
 		}
 		b.holds.forget(h)
@@ -483,7 +455,7 @@ func (b *Book) undo(key holdKey, now int64) {
 			return
 		}
 		b.holds.remove(h)
-		b.giveBack(h, h.amounts, now)
+		b.giveBack(h, &h.amounts, now)
 		b.tally.settled++
 		b.changed = true
 		b.holds.recycle(h)

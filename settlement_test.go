@@ -33,7 +33,7 @@ func TestFinalChargesWhatIsNotNamedAsHeld(t *testing.T) {
 		l := newLedger(t, Limit{Unit: UnitTokens, Max: 100, Window: Daily(nil)})
 		l.commit(l.grant(hour, c.held...), c.named...)
 		l.requireBalance(c.tokens, 0)
-		total := l.book.today.unit(UnitTokens)
+		total := l.book.today.known[atTokens]
 		require.Equal(t, c.tokens, total.used, c)
 		require.Equal(t, c.estimated, total.estimated, c)
 		require.Zero(t, total.open)
@@ -45,7 +45,7 @@ func TestFinalChargesWhatIsNotNamedAsHeld(t *testing.T) {
 		l.commit(key, c.named...)
 		l.requireBalance(c.tokens, 0)
 		require.Equal(t, c.tokens, l.book.today.used(UnitTokens), c)
-		require.Equal(t, c.estimated, l.book.today.unit(UnitTokens).estimated, c)
+		require.Equal(t, c.estimated, l.book.today.known[atTokens].estimated, c)
 	}
 }
 
@@ -114,14 +114,14 @@ func TestReleaseOldestShrinksHoldsAndChargesNothing(t *testing.T) {
 	l.grant(hour, Requests(1), Tokens(50))
 	l.pass(1)
 	l.grant(hour, Requests(1), InputTokens(30), OutputTokens(20))
-	l.book.releaseOldest([]Amount{Tokens(70)}, l.at)
+	l.book.releaseOldest(amounting(Tokens(70)), l.at)
 	l.verify()
 	require.Equal(t, int64(30), l.book.limits[1].reserved, "50 of the older hold, 20 of the parts of the other")
-	l.book.releaseOldest([]Amount{OutputTokens(5)}, l.at)
+	l.book.releaseOldest(amounting(OutputTokens(5)), l.at)
 	l.verify()
 	require.Equal(t, int64(25), l.book.limits[1].reserved)
 	l.requireBalance(0, 2)
-	l.book.releaseOldest([]Amount{Requests(9), OutputTokens(99), InputTokens(99)}, l.at)
+	l.book.releaseOldest(amounting(Requests(9), OutputTokens(99), InputTokens(99)), l.at)
 	l.verify()
 	l.requireBalance(0, 0)
 	require.Zero(t, l.book.limits[1].reserved)
@@ -156,7 +156,7 @@ func TestBudgetsCarryHoldsOverAndRatesDoNot(t *testing.T) {
 			} else {
 				l.requireBalance(0, 0)
 			}
-			l.book.use([]Amount{Requests(3)}, l.at)
+			l.book.use(amounting(Requests(3)), l.at)
 			l.commit(less, Requests(1))
 			l.commit(more, Requests(6))
 			l.release(released)
@@ -186,7 +186,7 @@ func TestLateSettlementCorrectsWhatStillStands(t *testing.T) {
 					keys[i] = l.grant(second, Requests(100))
 				}
 				l.pass(pass)
-				l.book.use([]Amount{Requests(50)}, l.at)
+				l.book.use(amounting(Requests(50)), l.at)
 				return l, keys
 			}
 			settle := func(l *ledger, keys [3]holdKey) (change int64) {
@@ -314,7 +314,7 @@ func TestASessionThatBeginsAnewAlertsAnew(t *testing.T) {
 	require.Len(t, l.book.outbox, 1)
 	l.release(key)
 	require.Zero(t, l.account().start)
-	l.book.use([]Amount{Requests(6)}, l.at)
+	l.book.use(amounting(Requests(6)), l.at)
 	require.Len(t, l.book.outbox, 2)
 	require.NotEqual(t, l.book.outbox[0].alert.ID, l.book.outbox[1].alert.ID)
 }
@@ -346,7 +346,7 @@ func TestUndoLeavesNothingButThePeak(t *testing.T) {
 		l.book.undo(l.grant(hour, Requests(3)), l.at)
 		l.verify()
 		l.requireBalance(0, 0)
-		require.Equal(t, int64(3), l.book.today.unit(UnitRequests).peak)
+		require.Equal(t, int64(3), l.book.today.known[atRequests].peak)
 		require.Zero(t, l.book.today.calls)
 		require.True(t, window.kind != kindSession || l.account().start == 0)
 		l.book.undo(holdKey{1, 1}, l.at)
@@ -375,7 +375,7 @@ func TestResetKeepsHoldsAndTotals(t *testing.T) {
 	for _, window := range everyWindow() {
 		l := newLedger(t, Limit{Max: 10, Window: window})
 		key := l.grant(hour, Requests(3))
-		l.book.use([]Amount{Requests(6)}, l.at)
+		l.book.use(amounting(Requests(6)), l.at)
 		l.book.reset(l.at)
 		l.requireBalance(0, 3)
 		require.Empty(t, l.account().marks)

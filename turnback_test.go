@@ -12,7 +12,7 @@ func TestABooksTimeStandsStillWhileTheClockIsBehindByUpToADay(t *testing.T) {
 	for _, window := range everyWindow() {
 		l := newLedger(t, Limit{Max: 10, Window: window})
 		l.grant(day, Requests(4))
-		l.book.use([]Amount{Requests(3)}, l.at)
+		l.book.use(amounting(Requests(3)), l.at)
 		before := l.text()
 		for _, back := range []int64{1, hour, day} {
 			l.to(noon - back)
@@ -46,7 +46,7 @@ func TestAClockThatComesBackFromFarAheadAnchorsWindowsAtNow(t *testing.T) {
 			l.book.reset(l.at)
 			l.pass(10 * minute)
 			key := l.grant(100*day, Requests(4))
-			l.book.use([]Amount{Requests(3)}, l.at)
+			l.book.use(amounting(Requests(3)), l.at)
 			l.book.closed = l.at + hour
 			l.book.settled.add("id", l.at+5*hour)
 			now := noon - 2*day
@@ -89,7 +89,7 @@ func TestUsageOfOthersIsNotGivenBackAfterTheClockCameBack(t *testing.T) {
 	l := newLedger(t, Limit{Max: 10})
 	key := l.grant(hour, Requests(5))
 	l.to(noon + 5*day) // charged on the way
-	l.book.use([]Amount{Requests(4)}, l.at)
+	l.book.use(amounting(Requests(4)), l.at)
 	l.requireBalance(4, 0)
 	l.to(noon)
 	l.requireBalance(4, 0)
@@ -118,7 +118,7 @@ func TestANewBudgetCountsOpenHoldsAndTheDaysInItsWindow(t *testing.T) {
 				l = newLedger(t)
 				late = l.grant(second, Requests(2))
 				key = l.grant(hour, Requests(3))
-				l.book.use([]Amount{Requests(3)}, l.at)
+				l.book.use(amounting(Requests(3)), l.at)
 				l.pass(second)
 				return l, key, late
 			}
@@ -166,7 +166,7 @@ func TestAnAccountIsKeptWhileSomebodyConfiguresItAndTwoDaysLonger(t *testing.T) 
 	l := newLedger(t, Limit{Max: 10}, Limit{Unit: UnitTokens, Max: 10})
 	l.pass(hour)
 	l.configure(Limit{Max: 20})
-	l.book.use([]Amount{Requests(1), Tokens(4)}, l.at)
+	l.book.use(amounting(Requests(1), Tokens(4)), l.at)
 	require.Len(t, l.book.accounts, 2)
 	require.Equal(t, int64(4), l.book.accounts[1].used, "everything in a book is charged")
 	l.pass(dropAccount - 1)

@@ -46,16 +46,15 @@ func (b *Book) verify() error {
 			broken("%s: %d used, but its slices have %d", a.text, a.used, used)
 		}
 	}
-	for i := range b.today.units {
-		total := &b.today.units[i]
+	for unit, total := range b.today.each {
 		var open int64
 		for h := range b.holds.each {
-			n, _ := count(h.amounts, total.unit)
+			n, _ := h.amounts.of(unit.place(), unit)
 			open = saturatingAdd(open, n)
 		}
 		if open != total.open || total.estimated > total.used || total.used < 0 || total.estimated < 0 {
 			broken("today's %s: %d used, %d estimated, %d open, but the open holds are %d",
-				total.unit, total.used, total.estimated, total.open, open)
+				unit, total.used, total.estimated, total.open, open)
 		}
 	}
 	open := len(b.holds.open)

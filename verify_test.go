@@ -12,7 +12,7 @@ func TestVerifyFindsABrokenLedger(t *testing.T) {
 	start := func(window Window) *ledger {
 		l := newLedger(t, Limit{Max: 10, Window: window})
 		l.grant(hour, Requests(3))
-		l.book.use([]Amount{Requests(2)}, l.at)
+		l.book.use(amounting(Requests(2)), l.at)
 		l.verify()
 		return l
 	}
@@ -21,13 +21,13 @@ func TestVerifyFindsABrokenLedger(t *testing.T) {
 			"held":     func(b *Book) { b.limits[0].held++ },
 			"reserved": func(b *Book) { b.limits[0].reserved++ },
 			"negative": func(b *Book) { b.limits[0].used = -1 },
-			"open":     func(b *Book) { b.today.unit(UnitRequests).open-- },
-			"estimate": func(b *Book) { b.today.unit(UnitRequests).estimated = 9 },
-			"total":    func(b *Book) { b.today.unit(UnitRequests).used = -1 },
+			"open":     func(b *Book) { b.today.known[atRequests].open-- },
+			"estimate": func(b *Book) { b.today.known[atRequests].estimated = 9 },
+			"total":    func(b *Book) { b.today.known[atRequests].used = -1 },
 			"tally":    func(b *Book) { b.tally.settled++ },
 			"lost":     func(b *Book) { b.holds.remove(b.holds.plain.oldest) },
 			"immortal": func(b *Book) { b.holds.expiry = nil },
-			"hold":     func(b *Book) { b.holds.plain.oldest.amounts[0].N++ },
+			"hold":     func(b *Book) { b.holds.plain.oldest.amounts.known[atRequests]++ },
 		} {
 			l := start(window)
 			harm(l.book)

@@ -247,7 +247,7 @@ func (t *QuotaTracker) gaveUp(err error, refused *ExceededError) error {
 func (o *acquisition) again(line *waiter) *acquisition {
 	return &acquisition{
 		tracker: o.tracker, id: o.id, ttl: o.ttl, waits: true, line: line,
-		asked: slices.Clone(o.asked), amounts: slices.Clone(o.amounts), names: slices.Clone(o.names),
+		asked: slices.Clone(o.asked), names: slices.Clone(o.names),
 	}
 }
 

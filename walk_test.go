@@ -183,7 +183,7 @@ func TestARandomWalkOverABookKeepsItsBalances(t *testing.T) {
 			}
 		case op == 16:
 			what = "use"
-			l.book.use(list, l.at)
+			l.book.use(amounting(list...), l.at)
 			for _, amount := range list {
 				m.charge(nil, amount.Unit, amount.N, amount.N, l.at, l.at)
 			}
@@ -218,4 +218,17 @@ func TestARandomWalkOverABookKeepsItsBalances(t *testing.T) {
 	}
 	require.Greater(t, granted, 100)
 	require.Greater(t, refused, 50)
+}
+
+// count is how much of a unit a list names.
+func count(list []Amount, unit Unit) (n int64, named bool) {
+	for _, amount := range list {
+		switch {
+		case amount.Unit == unit:
+			return amount.N, true
+		case unit == UnitTokens && (amount.Unit == UnitInputTokens || amount.Unit == UnitOutputTokens):
+			n, named = n+amount.N, true
+		}
+	}
+	return n, named
 }
