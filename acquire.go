@@ -155,7 +155,10 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 	}
 	done := t.shut(pages)
 	op.letNext()
-	if op.err != nil { // a refusal holds nothing that would have to be saved
+	if op.err != nil { // a refusal holds nothing that would have to be saved, but what time has brought is
+		if done.batch != nil {
+			t.saver.leave(done.batch)
+		}
 		t.deliver(ctx)
 		return op.result()
 	}

@@ -53,12 +53,16 @@ type deliveries struct {
 	unsaved    []Alert    // their crossings are not durable yet
 	ready      []Alert
 	delivering bool
+	closed     bool         // no callback begins any more
 	started    []Alert      // handed to the callback, but that is not saved yet
 	waiting    atomic.Int64 // len(ready), to look at before the lock is taken
 }
 
 // claim takes on alerts. Those whose crossing must be saved first wait for it.
 func (d *deliveries) claim(alerts []Alert, saveFirst bool) {
+	if len(alerts) == 0 {
+		return
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if saveFirst {
@@ -96,7 +100,7 @@ func (d *deliveries) next(mine bool) (Alert, bool) {
 	if d.delivering && !mine {
 		return Alert{}, false
 	}
-	if d.delivering = len(d.ready) > 0; !d.delivering {
+	if d.delivering = len(d.ready) > 0 && !d.closed; !d.delivering {
 		return Alert{}, false
 	}
 	alert := d.ready[0]
@@ -113,11 +117,13 @@ func (d *deliveries) noted(alert Alert) {
 	d.started = slices.DeleteFunc(d.started, func(one Alert) bool { return one.ID == alert.ID && one.Quota == alert.Quota })
 }
 
-// underWay returns the alerts that have been handed to the callback without that being saved.
-func (d *deliveries) underWay() []Alert {
+// close lets no further callback begin. It returns the alerts whose callback has begun, without that being saved, and
+// those that wait for it.
+func (d *deliveries) close() (begun, waiting []Alert) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Clone(d.started)
+	d.closed = true
+	return slices.Clone(d.started), slices.Concat(d.ready, d.unsaved)
 }
 
 // stop lets another caller deliver, when the one that did will not come back.
@@ -155,12 +161,39 @@ func (t *QuotaTracker) noteDelivered(ctx context.Context, alert Alert) {
 	}
 }
 
-// noteStarted saves, before the last save, that the alerts under way have been delivered: their callbacks may take longer
-// than Close, or be its caller.
-func (t *QuotaTracker) noteStarted(ctx context.Context) {
-	for _, alert := range t.alerts.underWay() {
-		_ = t.perform(ctx, &delivering{alert.Quota, []string{alert.ID}}) // the last save reports what cannot be saved
+// handBack ends the delivery of alerts: from here on no callback begins. Those whose callback has begun, which may take
+// longer than Close or be its caller, are noted as delivered; those that wait are left to whatever tracker comes next.
+func (t *QuotaTracker) handBack(ctx context.Context) {
+	op := &handingBack{}
+	op.begun, op.waiting = t.alerts.close()
+	for _, alert := range slices.Concat(op.begun, op.waiting) {
+		op.names = insertNames(op.names, []string{alert.Quota})
 	}
+	if len(op.names) > 0 {
+		_ = t.perform(ctx, op) // the last save reports what cannot be saved
+	}
+}
+
+type handingBack struct {
+	names          []string
+	begun, waiting []Alert
+}
+
+func (o *handingBack) quotas() []string { return o.names }
+func (o *handingBack) apply(pages []page, _ int64) {
+	for _, p := range pages {
+		p.book.delivered(idsOf(o.begun, p.book.name))
+		p.book.disclaim(idsOf(o.waiting, p.book.name))
+	}
+}
+
+func idsOf(alerts []Alert, quota string) (ids []string) {
+	for _, alert := range alerts {
+		if alert.Quota == quota {
+			ids = append(ids, alert.ID)
+		}
+	}
+	return ids
 }
 
 // deliverSoon delivers alerts of calls that have not waited for their save.

@@ -73,12 +73,10 @@ func (t *QuotaTracker) lock(pages []page) []page {
 	return pages
 }
 
-// logSaturation says once that usage has passed what can be counted: from there on it is recorded as that.
-func (t *QuotaTracker) logSaturation(b *Book) {
-	if b.today.saturated {
-		b.today.saturated = false
-		t.cfg.Logger.Error("quota: more has been used than can be counted, the total stays at the largest number", "quota", b.name)
-	}
+// logSaturation says once that usage has passed what can be counted: from there on it is recorded as that. No lock is
+// held, for the handler of the log may ask the tracker.
+func (t *QuotaTracker) logSaturation(quota string) {
+	t.cfg.Logger.Error("quota: more has been used than can be counted, the total stays at the largest number", "quota", quota)
 }
 
 // A receipt says what is still to be done when the locks have been given up.
@@ -90,44 +88,58 @@ type receipt struct {
 // shut notes what has changed, sees to the timer and the waiters, and unlocks.
 func (t *QuotaTracker) shut(pages []page) receipt {
 	var r receipt
+	var due []Alert
+	var saturated []string
 	for i := range pages {
 		p := &pages[i]
-		if p.book.changed {
-			r.changed = true
-			t.logSaturation(p.book)
-			if t.saver != nil {
-				t.saver.note(p.entry)
+		if !p.book.changed {
+			if p.entry.rules.template {
+				t.timer.consider(p.entry) // a refusal has made an entry too, which is to be dropped one day
 			}
-			// After note: a save that knows of the alert has the crossing.
-			if len(p.book.outbox) > 0 && !t.opening.Load() {
-				t.alerts.claim(p.book.claim(t.writer, p.now), t.saver != nil && !t.saver.lazy())
-			}
-			t.undelivered.look(p.book, t.writer)
-			p.book.changed = false
-			t.timer.consider(p.entry)
-			t.waiters.wake(p.entry.name)
-		} else if p.entry.rules.template {
-			t.timer.consider(p.entry) // a refusal has made an entry too, which is to be dropped one day
+			continue
 		}
+		r.changed = true
+		if p.book.today.saturated {
+			p.book.today.saturated = false
+			saturated = append(saturated, p.book.name)
+		}
+		if len(p.book.outbox) > 0 && t.delivers() {
+			due = append(due, p.book.claim(t.writer, p.now)...)
+		}
+		t.undelivered.look(p.book, t.writer)
+		t.timer.consider(p.entry)
+		t.waiters.wake(p.entry.name)
 	}
-	if r.changed && t.saver != nil {
-		r.batch = t.saver.next()
+	switch {
+	case !r.changed:
+	case t.saver != nil:
+		r.batch = t.saver.take(pages, due)
+	case len(due) > 0:
+		t.alerts.claim(due, false)
 	}
 	for i := len(pages) - 1; i >= 0; i-- {
+		pages[i].book.changed = false
 		pages[i].entry.mu.Unlock()
+	}
+	for _, quota := range saturated {
+		t.logSaturation(quota)
 	}
 	return r
 }
 
+// delivers reports whether the tracker takes alerts on: not while New is at work, when they wait for the first call that
+// changes something, nor when Close has begun, when they are left to the next tracker.
+func (t *QuotaTracker) delivers() bool { return !t.opening.Load() && !t.done.Load() }
+
 // settleUp waits until a change is durable, and delivers alerts. The change has taken effect whatever happens here.
 func (t *QuotaTracker) settleUp(ctx context.Context, r receipt) error {
 	err := t.durable(ctx, r)
-	if r.changed && !t.opening.Load() {
+	if r.changed && t.delivers() {
 		t.takeOver(ctx)
 	}
 	t.deliver(ctx)
 	if err != nil {
-		return pending(err)
+		return pending(ctx, err)
 	}
 	return nil
 }
@@ -139,12 +151,13 @@ func (t *QuotaTracker) durable(ctx context.Context, r receipt) error {
 	return t.saver.wait(ctx, r.batch)
 }
 
-// pending says of a change that has taken effect that it is not durable.
-func pending(err error) error {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+// pending says of a change that has taken effect that it is not durable, because its caller's ctx has ended or because
+// it could not be saved.
+func pending(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return fmt.Errorf("%w: %w", ErrPending, err)
-	}
-	if errors.Is(err, ErrClosed) {
+	case errors.Is(err, ErrClosed):
 		return notSaved(err) // and nobody will save it
 	}
 	return fmt.Errorf("%w: %w", notSaved(err), ErrPending)

@@ -39,7 +39,8 @@ type saver struct {
 	failed   error         // of the last save
 	armed    bool          // the timer of FlushInterval, or of the next try, is set
 	disarm   func() bool
-	closed   bool
+	closed   bool // Close is at work: no timer is set any more
+	over     bool // the last save has been made: nothing is taken on any more
 
 	state *State // what the last save was given; touched by the running save alone
 }
@@ -69,13 +70,45 @@ func (s *saver) lazy() bool { return s.tracker.cfg.FlushInterval > 0 }
 
 // note puts an entry, whose lock is held, on the list of what the next save has to save.
 func (s *saver) note(e *entry) {
-	if e.unsaved {
-		return
-	}
-	e.unsaved = true
 	s.mu.Lock()
-	s.dirty = append(s.dirty, e)
+	s.list(e)
 	s.mu.Unlock()
+}
+
+// list is note while the saver is locked.
+func (s *saver) list(e *entry) {
+	if !e.unsaved {
+		e.unsaved = true
+		s.dirty = append(s.dirty, e)
+	}
+}
+
+// take takes on a change: the entries, which are locked, whose books it has changed, and the alerts of what it has
+// crossed. All of it in one step, so that a save has the whole of a change or nothing, and no alert without its crossing.
+// It returns the batch that saves the change; with FlushInterval nil, and the timer saves.
+func (s *saver) take(pages []page, alerts []Alert) *saveBatch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		// The call has begun before Close, but the last save is over: nobody must believe that it was saved.
+		late := &saveBatch{done: make(chan struct{}), err: ErrClosed}
+		close(late.done)
+		return late
+	}
+	for i := range pages {
+		if pages[i].book.changed {
+			s.list(pages[i].entry)
+		}
+	}
+	s.tracker.alerts.claim(alerts, !s.lazy())
+	if !s.lazy() {
+		return s.begin()
+	}
+	if s.closed {
+		s.begin()
+	}
+	s.arm()
+	return nil
 }
 
 // drop removes a book with the next save.
@@ -83,23 +116,6 @@ func (s *saver) drop(name string) {
 	s.mu.Lock()
 	s.dropped = append(s.dropped, name)
 	s.mu.Unlock()
-}
-
-// next returns the batch that saves what has been noted. With FlushInterval it returns nil, and the timer saves.
-func (s *saver) next() *saveBatch {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		// The call has begun before Close, but the last save is over: nobody must believe that it was saved.
-		late := &saveBatch{done: make(chan struct{}), err: ErrClosed}
-		close(late.done)
-		return late
-	}
-	if !s.lazy() {
-		return s.begin()
-	}
-	s.arm()
-	return nil
 }
 
 // begin joins or opens the upcoming batch. The saver is locked.
@@ -193,17 +209,17 @@ func (s *saver) run() {
 			}
 			return s.upcoming.callers
 		})
-		alerts := s.tracker.alerts.saving() // before the entries: what crossed is among them
 		s.mu.Lock()
 		batch, dirty, dropped := s.upcoming, s.dirty, s.dropped
 		if batch == nil {
-			s.running = false
+			s.running, s.over = false, s.closed
 			close(s.idle)
 			s.mu.Unlock()
 			return
 		}
 		s.upcoming, s.dirty, s.dropped = nil, nil, nil
 		s.current = batch
+		alerts := s.tracker.alerts.saving()
 		s.mu.Unlock()
 		if len(dirty)+len(dropped) > 0 { // else the save before has saved it
 			batch.err = s.save(dirty, dropped)
@@ -251,7 +267,9 @@ func (s *saver) save(dirty []*entry, dropped []string) error {
 	s.state.Generation++
 	s.state.UpdatedAt = instant(s.tracker.now())
 	s.state.History = s.tracker.past.take(finished)
-	err := s.store.Save(s.ctx, s.state)
+	ctx, cancel := context.WithTimeout(s.ctx, updateLimit)
+	err := s.store.Save(ctx, s.state)
+	cancel()
 	if err == nil {
 		return nil
 	}
@@ -290,26 +308,38 @@ func (s *saver) flush(ctx context.Context) error {
 	return nil
 }
 
-// close flushes, and ends the goroutine that saves.
+// close saves what is left and ends the goroutine that saves. Calls that come while it does are saved too.
 func (s *saver) close(ctx context.Context) error {
 	s.mu.Lock()
 	s.closed = true
 	if s.disarm != nil {
 		s.disarm()
 	}
+	s.over = !s.running && len(s.dirty)+len(s.dropped) == 0
 	s.mu.Unlock()
 	err := s.flush(ctx)
-	s.cancel()
 	s.mu.Lock()
 	idle, running := s.idle, s.running
 	s.mu.Unlock()
 	if running {
-		select {
-		case <-idle:
-		case <-ctx.Done(): // a Save that does not heed its context
-		}
+		_ = await(ctx, idle)
+		s.cancel()
+		ctx, cancel := context.WithTimeout(context.Background(), lastGrace)
+		defer cancel()
+		_ = await(ctx, idle) // longer only for a Save that does not heed its context
 	}
+	s.cancel()
 	return err
+}
+
+// await returns when done is closed, or when ctx ends.
+func await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // pause is how long the tracker waits before it tries again to save usage that it could not save.

@@ -84,6 +84,16 @@ func (b *Book) delivered(ids []string) {
 	}
 }
 
+// disclaim leaves alerts to whoever changes the book next.
+func (b *Book) disclaim(ids []string) {
+	for i := range b.outbox {
+		if d := &b.outbox[i]; slices.Contains(ids, d.alert.ID) {
+			d.writer, d.claimed = 0, 0
+			b.changed = true
+		}
+	}
+}
+
 // overdue is when the first alert that another tracker has claimed, or nobody, may be taken over. waiting: there is one.
 func (b *Book) overdue(writer uint64) (at int64, waiting bool) {
 	for _, d := range b.outbox {

@@ -26,8 +26,8 @@ type Config struct {
 	// OnAlert is called once per threshold crossed, after the crossing has been saved and before the call that crossed
 	// returns, outside every lock, one at a time and in order. When another call is delivering already, it delivers this
 	// alert too, after its own. OnAlert may call the tracker; what it crosses itself is delivered after it. A panic is
-	// recovered and logged. A slow OnAlert delays the call that crossed: hand the alert to a buffered channel.
-	// Nil: alerts are logged.
+	// recovered and logged. A slow OnAlert delays the call that crossed: hand the alert to a buffered channel. With
+	// FlushInterval it runs before the crossing is saved. Nil: alerts are logged.
 	OnAlert func(Alert)
 	// AlertThresholds are percents of a limit's Max. Nil or empty: 50, 80, 90.
 	AlertThresholds []int
@@ -49,6 +49,7 @@ const (
 	defaultTTL = 15 * time.Minute
 	longest    = 100 * 365 * 24 * time.Hour
 	closeGrace = 5 * time.Second
+	lastGrace  = time.Second / 2 // more for a save that has been told to end
 )
 
 // withDefaults returns a checked copy with every default filled in.
@@ -149,9 +150,8 @@ func New(ctx context.Context, cfg Config) (*QuotaTracker, error) {
 	err = t.load(ctx)
 	t.opening.Store(false)
 	if err != nil {
-		if t.leave != nil {
-			t.leave()
-		}
+		t.done.Store(true)
+		_ = t.end() // what has begun ends before the state is given up
 		return nil, err
 	}
 	return t, nil
@@ -293,7 +293,9 @@ func (t *QuotaTracker) flush(ctx context.Context) error {
 }
 
 // Close wakes waiters with ErrClosed, saves what is left (for at most 5 seconds, then it returns ErrNotSaved), stops
-// timers and leaves no goroutine behind. It does not close the Persistence. A second Close returns the same.
+// timers and leaves no goroutine of its own behind. Alerts whose callback has not begun are left to the next tracker on
+// the same state; a callback that has begun is not waited for, and may itself call Close. It does not close the
+// Persistence. A second Close returns the same.
 func (t *QuotaTracker) Close() error {
 	t.closing.Lock()
 	defer t.closing.Unlock()
@@ -301,11 +303,18 @@ func (t *QuotaTracker) Close() error {
 		return t.closeErr
 	}
 	close(t.closed)
+	if err := t.end(); err != nil {
+		t.closeErr = fmt.Errorf("%w: closing: %w", ErrNotSaved, err)
+	}
+	return t.closeErr
+}
+
+// end stops the timer, saves what is left, and gives up the state.
+func (t *QuotaTracker) end() (err error) {
 	t.timer.stop()
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
-	t.noteStarted(ctx)
-	var err error
+	t.handBack(ctx)
 	switch {
 	case t.shared.active():
 		err = t.shared.close(ctx)
@@ -315,10 +324,7 @@ func (t *QuotaTracker) Close() error {
 	if t.leave != nil {
 		t.leave()
 	}
-	if err != nil {
-		t.closeErr = fmt.Errorf("%w: closing: %w", ErrNotSaved, err)
-	}
-	return t.closeErr
+	return err
 }
 
 // Verify checks the laws of the ledger: what is reserved is what the open reservations hold, and every reservation

@@ -3,6 +3,7 @@ package quota
 import (
 	"container/heap"
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -105,7 +106,8 @@ func (s *schedule) stop() {
 	s.mu.Unlock()
 }
 
-// fire looks at every entry that is due.
+// fire looks at every entry that is due. The timer is set anew before anything is delivered: a callback that takes its
+// time holds up no other expiry.
 func (s *schedule) fire() {
 	s.mu.Lock()
 	if s.stopped {
@@ -114,49 +116,70 @@ func (s *schedule) fire() {
 	}
 	s.at, s.disarm = 0, nil
 	now := s.tracker.now()
-	var list []dueEntry
+	var list []*entry
 	for len(s.due) > 0 && s.due[0].at <= now {
-		list = append(list, heap.Pop(&s.due).(dueEntry))
+		list = append(list, heap.Pop(&s.due).(dueEntry).entry)
 	}
 	s.mu.Unlock()
-	for _, one := range list {
-		s.tracker.attend(one)
+	t := s.tracker
+	list = slices.DeleteFunc(list, func(e *entry) bool {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		again := e.gone || e.due > now // it has been put on the schedule anew
+		if !again {
+			e.due = 0
+		}
+		return again
+	})
+	var done receipt
+	if t.shared.active() {
+		t.attendShared(list)
+	} else {
+		done = t.attend(list)
 	}
 	s.mu.Lock()
 	s.set()
 	s.mu.Unlock()
+	_ = t.settleUp(context.Background(), done) // usage that is not saved goes out with the next save
 }
 
-// attend lets time pass in an entry and drops it when nothing counts in it any more.
-func (t *QuotaTracker) attend(one dueEntry) {
-	e := one.entry
-	e.mu.Lock()
-	if e.gone || e.due != one.at {
-		e.mu.Unlock()
-		return // it has been put on the schedule anew
-	}
-	e.due = 0
-	e.mu.Unlock()
-	if t.shared.active() {
-		t.attendShared(e)
-		return
-	}
-	pages := t.lock([]page{{entry: e}})
-	e = pages[0].entry
-	if e.rules.template && e.book.blank() {
-		if t.saver != nil {
-			t.saver.drop(e.name)
+// attend lets time pass in entries and drops those in which nothing counts any more.
+func (t *QuotaTracker) attend(list []*entry) (all receipt) {
+	for _, e := range list {
+		pages := t.lock([]page{{entry: e}})
+		e = pages[0].entry
+		if e.rules.template && e.book.blank() {
+			if t.saver != nil {
+				t.saver.drop(e.name)
+			}
+			t.entries.drop(e)
+			e.mu.Unlock()
+			continue
 		}
-		t.entries.drop(e)
-		e.mu.Unlock()
-		return
+		t.timer.consider(e)
+		if done := t.shut(pages); done.changed {
+			all = done // the save of the last has what those before it have changed
+		}
 	}
-	t.timer.consider(e)
-	_ = t.settleUp(context.Background(), t.shut(pages)) // usage that is not saved goes out with the next save
+	return all
 }
 
-func (t *QuotaTracker) attendShared(e *entry) {
-	err := t.change(context.Background(), &tending{[]string{e.name}})
+// attendShared is attend on a state that is shared: one update for all.
+func (t *QuotaTracker) attendShared(list []*entry) {
+	op := &tending{}
+	for _, e := range list {
+		op.names = insertNames(op.names, []string{e.name})
+	}
+	if len(op.names) == 0 {
+		return
+	}
+	_, err := t.shared.dispatch(context.Background(), op)
+	for _, e := range list {
+		t.tended(e, err)
+	}
+}
+
+func (t *QuotaTracker) tended(e *entry, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {

@@ -78,6 +78,15 @@ func (s *shared) submit(ctx context.Context, op operation) error {
 
 // send is submit that also tells whether the operation is over; if not, its caller must not look at it any more.
 func (s *shared) send(ctx context.Context, op operation) (over bool, err error) {
+	over, err = s.dispatch(ctx, op)
+	if over {
+		s.tracker.deliver(ctx)
+	}
+	return over, err
+}
+
+// dispatch is send that leaves it to its caller to deliver alerts.
+func (s *shared) dispatch(ctx context.Context, op operation) (over bool, err error) {
 	c := &call{op: op, done: make(chan struct{})}
 	s.mu.Lock()
 	if s.closed {
@@ -100,7 +109,6 @@ func (s *shared) send(ctx context.Context, op operation) (over bool, err error) 
 		}
 		<-c.done
 	}
-	s.tracker.deliver(ctx)
 	return true, c.err
 }
 
@@ -111,7 +119,7 @@ func (s *shared) left(ctx context.Context, op operation) error {
 		return fmt.Errorf("quota: reserving: %w", ctx.Err())
 	}
 	if lasting(op) {
-		return pending(ctx.Err())
+		return pending(ctx, ctx.Err())
 	}
 	return ctx.Err()
 }

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"context"
 	"fmt"
 	"slices"
 )
@@ -125,7 +126,7 @@ func (b *updating) count(pages map[string]*page) {
 // close decides what becomes of a book.
 func (b *updating) close(tx *Tx, name string, p *page, changed bool) {
 	t := b.shared.tracker
-	if len(p.book.outbox) > 0 && (changed || len(b.shared.unsure) > 0) && !t.opening.Load() {
+	if len(p.book.outbox) > 0 && (changed || len(b.shared.unsure) > 0) && t.delivers() {
 		b.due = append(b.due, p.book.claimed(t.writer, b.shared.unsure)...) // before it claims new ones
 		b.due = append(b.due, p.book.claim(t.writer, b.now)...)
 	}
@@ -150,8 +151,8 @@ func (b *updating) install() {
 		if e == nil {
 			e = t.entryOf(name)
 		}
-		t.logSaturation(book)
-		changed := book.changed
+		changed, saturated := book.changed, book.today.saturated
+		book.today.saturated = false
 		book.changed = false
 		e.mu.Lock()
 		e.book, e.seen, e.fetched = book, 0, t.now()
@@ -164,6 +165,9 @@ func (b *updating) install() {
 			t.timer.consider(e)
 		}
 		e.mu.Unlock()
+		if saturated {
+			go t.logSaturation(name) // its handler may ask for the update that comes next
+		}
 		if changed { // a waiter that was refused again must not wake itself
 			t.waiters.wake(name)
 		}
@@ -254,7 +258,7 @@ func (b *updating) keep(err error) {
 		}
 		if t.applyHere(c) {
 			c.batch = b.number
-			c.err = pending(err)
+			c.err = pending(context.Background(), err)
 			s.kept = append(s.kept, &call{op: again(c.op), at: c.at, batch: b.number})
 		}
 	}
