@@ -153,6 +153,25 @@ func TestASlowCallbackHoldsUpNoOtherExpiry(t *testing.T) {
 	})
 }
 
+func TestWhatWasOpenBeforeARestartExpiresWithoutAFurtherCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &plainStore{}
+		inFlight := withQuotas(quota.Quota{Name: "calls", Limits: []quota.Limit{{Max: 1, Window: quota.InFlight()}}})
+		first, err := openOn(store, inFlight, withClock(nil))
+		require.NoError(t, err)
+		_, err = first.Reserve(t.Context(), "calls")
+		require.NoError(t, err)
+		require.NoError(t, first.Close())
+
+		next := startOn(t, store, inFlight, withClock(nil))
+		began := time.Now()
+		_, err = next.Acquire(t.Context(), quota.Request{All: []string{"calls"}, MaxWait: time.Hour})
+		require.NoError(t, err)
+		require.LessOrEqual(t, time.Since(began), 15*time.Minute)
+		require.NoError(t, next.Close())
+	})
+}
+
 func TestACrossingThatARefusedCallHasFoundIsDelivered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &plainStore{}

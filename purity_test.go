@@ -16,7 +16,7 @@ import (
 // no clock.
 var (
 	coreFiles = []string{
-		"window.go", "account.go", "hold.go", "book.go", "day.go", "admission.go", "settle.go", "outbox.go", "rules.go",
+		"amounts.go", "window.go", "account.go", "hold.go", "book.go", "day.go", "admission.go", "settle.go", "outbox.go", "rules.go",
 		"verify.go", "bookjson.go", "bookread.go",
 	}
 	coreImports = []string{

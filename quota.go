@@ -191,7 +191,13 @@ func (t *QuotaTracker) load(ctx context.Context) error {
 		t.saver = newSaver(t, state)
 	}
 	t.entries.fill(t, state.Books)
-	return t.applyConfiguration(ctx)
+	err = t.applyConfiguration(ctx)
+	for _, e := range t.entries.all() { // what is open expires, also if nothing else ever happens
+		e.mu.Lock()
+		t.timer.consider(e)
+		e.mu.Unlock()
+	}
+	return err
 }
 
 func newWriter() uint64 {

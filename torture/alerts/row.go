@@ -1,0 +1,114 @@
+// Package alerts is the row that shows each crossing of a threshold to be told, and told once, unless a process dies
+// between telling it and saving that.
+package alerts
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"example.com/quota/torture/harness"
+)
+
+// The workers, by name.
+const (
+	dieName   = "alerts-die"
+	crossName = "alerts-cross"
+)
+
+// Crowds and groups of processes among the cases, beside every point at which a process can be killed.
+const (
+	crowds = 20
+	groups = 8
+)
+
+// Row returns the row.
+func Row() harness.Row {
+	return harness.Row{
+		Number:  9,
+		Name:    "alerts",
+		Promise: "each threshold is told once",
+		Unit:    "kills and crowds",
+		Quick:   harness.All,
+		Full:    1200,
+		Tools:   []string{"strace"},
+		Run:     run,
+		Workers: map[string]func([]string) error{dieName: die, crossName: cross},
+		Faults:  faults(),
+	}
+}
+
+// run tries every case once, in an order of the seed, and then from the beginning with other random numbers.
+func run(ctx context.Context, run *harness.Run) error {
+	runtime.LockOSThread() // the workers end with the thread that starts them
+	defer runtime.UnlockOSThread()
+	type trial func(dir string, number int) error
+	var trials []trial
+	for _, sharing := range []string{"alone", "shared"} {
+		list, err := points(ctx, filepath.Join(run.Dir, "points-"+sharing), sharing)
+		if err != nil {
+			return err
+		}
+		for _, p := range list {
+			trials = append(trials, func(dir string, _ int) error { return killed(ctx, dir, p) })
+		}
+	}
+	for range crowds {
+		trials = append(trials, func(dir string, number int) error {
+			return crowded(ctx, dir, run.Random(uint64(number)))
+		})
+	}
+	for range groups {
+		trials = append(trials, func(dir string, number int) error {
+			return processes(ctx, dir, run.Random(uint64(number)))
+		})
+	}
+	cases := run.Cases
+	if cases == harness.All {
+		cases = len(trials)
+	}
+	order := run.Random(0).Perm(len(trials))
+	for number := range cases {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		dir := filepath.Join(run.Dir, fmt.Sprint(number))
+		if err := trials[order[number%len(order)]](dir, number+1); err != nil {
+			return fmt.Errorf("case %d: %w", number, err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+		run.Done(1)
+	}
+	return nil
+}
+
+func faults() []harness.Fault {
+	return []harness.Fault{
+		{
+			Name:  "marks are saved after delivery",
+			Cases: 40,
+			Edits: []harness.Edit{{
+				File: "updating.go",
+				Old:  "\t\tb.due = append(b.due, p.book.claim(t.writer, b.now)...)\n",
+				New: `		for _, alert := range p.book.claim(t.writer, b.now) {
+			t.call(alert)
+			p.book.delivered([]string{alert.ID})
+		}
+`,
+			}},
+		},
+		{
+			Name:  "an alert that was claimed is never taken over",
+			Cases: 40,
+			Edits: []harness.Edit{{
+				File: "outbox.go",
+				Old:  "\t\tif d.writer == 0 || d.writer != writer && now-d.claimed >= takeOverAlerts {\n",
+				New:  "\t\tif d.writer == 0 {\n",
+			}},
+		},
+	}
+}
