@@ -84,6 +84,8 @@ func TestTheLimitThatBindsLongestIsNamed(t *testing.T) {
 	require.Equal(t, verdict{limit: 4, asked: 3, never: true, refused: true}, judge(Requests(1), Tokens(2), Amount{"images", 3}))
 	require.False(t, judge(Amount{"other", math.MaxInt64}).refused)
 	require.False(t, judge(InputTokens(1)).refused)
+	twins := newLedger(t, Limit{Max: 0, Window: Every(time.Minute)}, Limit{Unit: UnitTokens, Max: 0, Window: Every(time.Minute)})
+	require.Equal(t, 0, twins.book.judge(amounting(Requests(1), Tokens(1)), noon).limit, "the first of equals")
 	require.Equal(t, 3, judge(InputTokens(1), OutputTokens(1)).limit)
 
 	l.book.observe(Observation{RetryAfter: time.Minute}, "", Window{}, l.at)
@@ -104,6 +106,7 @@ func TestWhatACallNeedsIsFilledIn(t *testing.T) {
 		{[]Amount{Tokens(2)}, []Amount{Requests(1), Tokens(2), InputTokens(3)}},
 		{[]Amount{OutputTokens(2)}, []Amount{Requests(1), OutputTokens(2), InputTokens(3)}},
 		{[]Amount{InputTokens(2)}, []Amount{Requests(1), InputTokens(2)}},
+		{[]Amount{InputTokens(2), Requests(1)}, []Amount{InputTokens(2), Requests(1)}},
 	} {
 		require.Equal(t, *amounting(c.want...), r.wanted(amounting(c.named...)))
 	}
@@ -133,4 +136,76 @@ func TestTheTightestLimitHasTheSmallestPartLeft(t *testing.T) {
 	require.Equal(t, 2, l.book.tightest())
 	l.grant(hour, Requests(30))
 	require.Equal(t, 1, l.book.tightest())
+}
+
+func TestTheTightestOfLimitsWithNothingLeftIsTheFirst(t *testing.T) {
+	t.Parallel()
+	tightest := func(used int64, limits ...int64) int {
+		var list []Limit
+		for i, limit := range limits {
+			list = append(list, Limit{Max: limit, Window: Every(time.Duration(i+1) * time.Hour)})
+		}
+		l := newLedger(t, list...)
+		l.book.use(amounting(Requests(used)), l.at)
+		return l.book.tightest()
+	}
+	require.Equal(t, 1, tightest(0, 100, 0), "a limit of 0 leaves nothing")
+	require.Equal(t, 0, tightest(1, 2, 0, 1)-1)
+	require.Equal(t, 0, tightest(20, 20, 10, 0))
+	require.Equal(t, 0, tightest(9, 10, 100))
+	l := newLedger(t, Limit{Max: 100}, Limit{Unit: UnitTokens, Max: 1})
+	l.book.use(amounting(Requests(50)), l.at)
+	require.Equal(t, 0, l.book.tightest(), "a limit of 1 that is unused leaves all")
+}
+
+func TestAForecastBeginsAfterAHundredthOfTheWindowAndEndsWithIt(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, Limit{Max: 100, Window: Every(100 * time.Second)})
+	l.to(l.account().end)
+	start := l.account().start
+	l.to(start + second)
+	l.book.use(amounting(Requests(50)), l.at)
+	require.Equal(t, start+2*second, l.account().exhaustsAt(l.at))
+	require.Zero(t, l.account().exhaustsAt(l.at-1), "too early to say")
+	require.Zero(t, l.account().exhaustsAt(start+50*second), "full when it starts again")
+	require.Equal(t, start+100*second-2, l.account().exhaustsAt(start+50*second-1))
+	l.account().used = 1
+	require.Equal(t, int64(0), l.account().exhaustsAt(start+second))
+	l.account().max = 200
+	l.account().used = 150
+	require.Equal(t, start+second*200/150+1, l.account().exhaustsAt(start+second))
+}
+
+func TestARefusalSaysWhatIsInTheWay(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, Limit{Max: 10}, Limit{Unit: UnitTokens, Max: 10, Window: Lifetime()})
+	l.grant(hour, Requests(10))
+	l.book.use(amounting(Tokens(10)), l.at)
+	for _, c := range []struct {
+		v              verdict
+		reason, denial string
+	}{
+		{verdict{limit: -1, closed: true, retryAt: noon + 1}, "the provider has closed it", "closed by the provider"},
+		{verdict{limit: -1, behind: true}, "others wait for it, who come first", "others were waiting"},
+		{l.book.judge(amounting(Requests(1)), l.at), "open reservations are in the way", "requests per day"},
+		{l.book.judge(amounting(Requests(11)), l.at), "is more than the whole limit", "requests per day"},
+		{l.book.judge(amounting(Tokens(1)), l.at), "which never start again", "tokens per lifetime"},
+		{verdict{limit: 0, asked: 1, retryAt: noon + hour}, "10 reserved of 10)", "requests per day"},
+	} {
+		e := l.book.refusal(c.v, l.at)
+		require.Contains(t, e.Reason, c.reason)
+		require.Equal(t, instant(c.v.retryAt), e.RetryAt)
+		require.Equal(t, c.denial, l.book.denialOf(c.v))
+	}
+	require.NotContains(t, l.book.refusal(verdict{limit: 0, retryAt: 1}, l.at).Reason, "open reservations")
+}
+
+func TestPercentOfALimitOfOneAndOfNone(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, Limit{Max: 1}, Limit{Max: 0, Window: Lifetime()})
+	require.Zero(t, l.book.limitStatus(1, l.at).Percent)
+	l.book.use(amounting(Requests(1)), l.at)
+	require.Equal(t, 100.0, l.book.limitStatus(1, l.at).Percent)
+	l.book.use(amounting(Requests(1)), l.at)
+	require.Equal(t, 200.0, l.book.limitStatus(0, l.at).Percent)
 }

@@ -242,7 +242,7 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 		{"holds/0/expires", `null`}, {"holds/0/ttl", `"0s"`}, {"holds/0/ttl", `"-1s"`}, {"holds/0/ttl", `"2000000h"`}, {"holds/0/ttl", `"soon"`},
 		{"holds/0/charged", `"2026-01-26T12:00:00Z"`}, {"holds/0/granted", `"2026-01-26T12:00:02Z"`},
 		{"holds", `[]`}, {"expired/0/charged", `null`}, {"expired/0/key", `"7-2"`},
-		{"settled/0/id", `""`}, {"today/start", `"2026-01-28T00:00:00Z"`}, {"today/calls", `-1`}, {"today/denied", `-1`},
+		{"settled/0/id", `""`}, {"today/start", `"2026-01-28T00:00:00Z"`}, {"today/start", `null`}, {"today/start", `"0001-01-01T00:00:00Z"`}, {"today/calls", `-1`}, {"today/denied", `-1`},
 		{"today/denied", `9223372036854775807`}, {"today/expired", `-1`}, {"today/used", `{"requests":-1}`},
 		{"today/denied_by", `{"requests per day":-1}`}, {"today/denied_by", `{"requests per day":9223372036854775807}`},
 		{"finished", `[{"quota":"q","day":"0001-01-01T00:00:00Z"}]`}, {"finished", `[{"quota":"q","day":"2026-01-25T00:00:00Z","calls":-1}]`},
@@ -252,7 +252,20 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 		{"alerts", `[{"alert":{"id":"x","quota":"q","limit":{"max":1},"threshold":50,"used":-1,"at":"2026-01-25T00:00:00Z"}}]`},
 		{"alerts", `[{"alert":{"id":"x","quota":"q","limit":{"max":1},"threshold":0,"used":1,"at":"2026-01-25T00:00:00Z"}}]`},
 		{"imported", `{"used":-1,"reserved":0}`}, {"imported", `{"used":1,"reserved":1}`}, // beside holds
-		{"batches/0/writer", `"!"`}, {"batches/0/number", `-1`},
+		{"alerts", `[{"alert":{"id":"x","quota":"q","limit":{"max":1},"threshold":1,"used":1,"at":"2026-01-25T00:00:00Z"},"more":1}]`},
+		{"imported", `{"used":0,"reserved":0}`}, {"imported", `{"used":0,"reserved":-1}`},
+		{"batches/0/writer", `"!"`}, {"batches/0/writer", `"0"`}, {"batches/0/number", `-1`}, {"batches", `{}`}, {"batches", `7`},
+		{"holds/0/ttl", `null`}, {"today/denied", `2305843009213693951`},
+		{"accounts/requests per rolling 1m0s/slices", `[{"start":"2026-01-26T11:59:58.8Z","used":7},{"start":"2026-01-26T12:00:00Z","used":-1}]`},
+		{"accounts/requests per session 1m0s", `{"unit":"requests","window":"session 1m0s","max":10,"seen":"2026-01-26T12:00:00Z","used":6}`},
+		{"accounts/requests per session 1m0s", `{"unit":"requests","window":"session 1m0s","max":10,"seen":"2026-01-26T12:00:00Z","end":"2026-01-26T12:01:00Z"}`},
+		{"settled/0/until", `"0001-01-01T00:00:00Z"`}, {"settled/0/more", `1`}, {"holds/0/ttl", `"1"`}, {"holds/0/asked", `[]`},
+		{"holds/0/joined", `-1`}, {"today/end", `"2026-01-26T00:00:00Z"`}, {"expired/0/ttl", `"-1s"`},
+		{"accounts/requests per refill 1m0s/reserved", `-1`}, {"accounts/requests per day/start", `"2026-01-27T00:00:00Z"`},
+		{"accounts/requests per rolling 1m0s/slices", `[{"start":"2026-01-26T12:00:00Z","used":6},{"start":"2026-01-26T12:00:00Z","used":0}]`},
+		{"accounts/requests per session 1m0s/end", `"2026-01-26T12:00:00Z"`},
+		{"accounts/requests per lifetime/slices", `[{"start":"2026-01-26T12:00:00Z","used":5}]`},
+		{"finished", `[{"quota":"q","day":"2026-01-25T00:00:00Z","denied":-1}]`}, {"finished", `[{"quota":"q","day":"2026-01-25T00:00:00Z","expired":-1}]`},
 		{"tally/granted", `3`}, {"tally/granted", `-1`}, {"tally/settled", `9223372036854775807`},
 	} {
 		var form map[string]any
@@ -268,6 +281,16 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 	}
 	require.Error(t, (&Book{}).UnmarshalJSON([]byte(good+"{}")))
 	require.NoError(t, (&Book{}).UnmarshalJSON([]byte(good+" \n")))
+	for _, c := range []struct{ path, value string }{
+		{"accounts/requests per day/alerted", `{"1":"2026-01-26T12:00:00Z"}`}, {"batches/0/writer", `"1"`}, {"today/denied", `2305843009213693950`},
+		{"finished", `[{"quota":"q","day":"2026-01-25T00:00:00Z","used":{"requests":0},"denied_by":{"x":0}}]`},
+		{"alerts", `[{"alert":{"id":"x","quota":"q","limit":{"max":1},"threshold":1,"used":0,"at":"2026-01-25T00:00:00Z"}}]`},
+		{"holds/0/amounts", `{"requests":2,"input_tokens":9223372036854775806,"output_tokens":1}`}, {"holds/0/ttl", `"1ns"`},
+	} {
+		var form map[string]any
+		require.NoError(t, json.Unmarshal([]byte(good), &form))
+		require.NoError(t, json.Unmarshal(replaced(t, form, strings.Split(c.path, "/"), c.value), &Book{}), "%s: %s", c.path, c.value)
+	}
 }
 
 // replaced returns a JSON object with the value at a path replaced; null removes it.

@@ -254,7 +254,7 @@ func (form holdJSON) hold() (*hold, error) {
 }
 
 func (d *dayTotals) fill(form *todayJSON) error {
-	if form.Start >= form.End || !counters(form.Calls, form.Denied, form.Expired) {
+	if form.Start == 0 || form.Start >= form.End || !counters(form.Calls, form.Denied, form.Expired) {
 		return errors.New("numbers that contradict each other")
 	}
 	d.start, d.end, d.last = int64(form.Start), int64(form.End), int64(form.Last)

@@ -34,6 +34,7 @@ func TestMergedDaysAreInOrderAndOnce(t *testing.T) {
 	require.Equal(t, merged, mergeDays(merged, merged))
 	require.Empty(t, mergeDays(nil, nil))
 
+	require.Equal(t, daysFrom(2, daysKept), mergeDays(daysFrom(1, daysKept), daysFrom(daysKept+1, 1)))
 	many := mergeDays(daysFrom(1, 85), daysFrom(80, 20))
 	require.Len(t, many, daysKept)
 	require.Equal(t, int64(10), many[0].Calls)
@@ -185,4 +186,32 @@ func TestLoweringTotalsStopsAtNothing(t *testing.T) {
 	d.known[atTokens].lower(4, 9)
 	require.Zero(t, d.known[atTokens])
 	require.Equal(t, "50% of requests per day", alertNote(50, "requests per day"), fmt.Sprint(d))
+}
+
+func TestADayIsActiveWhenAnyOneThingHappened(t *testing.T) {
+	t.Parallel()
+	for name, d := range map[string]dayTotals{
+		"call": {calls: 1}, "refusal": {denied: 1}, "expiry": {expired: 1}, "alert": {alerts: []string{"50%"}},
+		"usage": {known: [places]unitTotal{atRequests: {used: 1}}}, "hold": {other: []unitTotal{{unit: "images", peak: 1}}},
+	} {
+		require.True(t, d.active(), name)
+	}
+	require.False(t, (&dayTotals{other: []unitTotal{{unit: "images"}}}).active())
+}
+
+func TestAClonedDaySharesNothing(t *testing.T) {
+	t.Parallel()
+	whole := func() DaySummary {
+		one := func() map[Unit]int64 { return map[Unit]int64{UnitRequests: 1} }
+		return DaySummary{Used: one(), Estimated: one(), PeakReserved: one(), DeniedBy: map[string]int64{"a": 1}, Alerts: []string{"b"}}
+	}
+	s := whole()
+	c := s.clone()
+	require.Equal(t, s, c)
+	for _, numbers := range []map[Unit]int64{c.Used, c.Estimated, c.PeakReserved} {
+		numbers[UnitRequests]++
+	}
+	c.DeniedBy["a"]++
+	c.Alerts[0] = "c"
+	require.Equal(t, whole(), s)
 }

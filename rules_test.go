@@ -43,3 +43,10 @@ func TestDaysOfTheTotalsAreThoseOfTheLocation(t *testing.T) {
 	require.Equal(t, time.Date(2026, 3, 29, 0, 0, 0, 0, berlin).UnixNano(), start)
 	require.Equal(t, 23*hour, end-start)
 }
+
+func TestALimitThatLeavesTheLibraryIsACopy(t *testing.T) {
+	t.Parallel()
+	rule := limitRule{Limit: Limit{AlertThresholds: []int{50}}}
+	rule.copied().AlertThresholds[0] = 1
+	require.Equal(t, []int{50}, rule.AlertThresholds)
+}

@@ -339,3 +339,29 @@ func (f logFunc) Handle(_ context.Context, r slog.Record) error {
 }
 func (f logFunc) WithAttrs([]slog.Attr) slog.Handler { return f }
 func (f logFunc) WithGroup(string) slog.Handler      { return f }
+
+func TestAnUpdateSaysUntilWhenWhatItDecidedHolds(t *testing.T) {
+	store := newSharedStore()
+	other := quota.Quota{Name: "other", Limits: []quota.Limit{{Max: 10, Window: quota.Every(time.Minute)}}}
+	tracker := startOn(t, store, withQuotas(calls(100), other))
+	_, err := tracker.Reserve(t.Context(), "calls")
+	require.NoError(t, err)
+	require.Equal(t, morning.Add(15*time.Minute), store.until, "the hold expires")
+	for _, names := range [][]string{{"calls", "other"}, {"other", "calls"}} {
+		_, err = tracker.ReserveAll(t.Context(), names)
+		require.NoError(t, err)
+		require.Equal(t, morning.Add(time.Minute), store.until, "the minute ends")
+	}
+}
+
+func TestRefreshReadsWhatOthersHaveChanged(t *testing.T) {
+	store := newSharedStore()
+	one, two := startOn(t, store), startOn(t, store)
+	require.NoError(t, one.RecordUsage(t.Context(), "calls", quota.Requests(3)))
+	before := store.count()
+	require.NoError(t, two.Refresh(t.Context()))
+	require.Equal(t, before+1, store.count())
+	require.Nil(t, store.names[before], "all there is")
+	require.Equal(t, stand{3, 0}, standOf(t, two, "calls"))
+	require.Equal(t, before+1, store.count())
+}

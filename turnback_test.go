@@ -196,6 +196,12 @@ func TestImportedUsageIsThatOfTheDay(t *testing.T) {
 	l := &ledger{t: t, book: importedBook(5, 0, noon), rules: rulesOfLimits(Limit{Max: 10}), now: noon}
 	l.to(noon)
 	l.requireBalance(0, 0)
+	require.Empty(t, l.book.holds.open)
+
+	l = &ledger{t: t, book: importedBook(1, 1, noon+hour), rules: rulesOfLimits(Limit{Unit: "images", Max: 10}), now: noon}
+	l.to(noon)
+	l.requireBalance(1, 1)
+	require.Zero(t, l.book.today.used(UnitRequests), "it is in the unit of the day's first limit")
 }
 
 func TestExpiredHoldsAreForgottenWhenTheirWindowsHaveTurned(t *testing.T) {
@@ -266,4 +272,123 @@ func TestBatchesAreKnownUntilTheirWriterHasBeenSilentForLong(t *testing.T) {
 	require.True(t, l.book.applied(10, 1), "few are kept: what they could not save may come back after days")
 	l.pass(hour)
 	require.False(t, l.book.applied(10, 1))
+}
+
+func TestABookIsNotBlankWhileAnyOneThingInItCounts(t *testing.T) {
+	t.Parallel()
+	for name, count := range map[string]func(b *Book){
+		"open":     func(b *Book) { b.holds.add(&hold{key: holdKey{7, 1}, expires: noon + hour}) },
+		"expired":  func(b *Book) { b.holds.remember(&hold{key: holdKey{7, 1}}) },
+		"settled":  func(b *Book) { b.settled.add("id", noon+hour) },
+		"alert":    func(b *Book) { b.outbox = make([]delivery, 1) },
+		"finished": func(b *Book) { b.finished = make([]DaySummary, 1) },
+		"imported": func(b *Book) { b.imported = &imported{} },
+		"closed":   func(b *Book) { b.closed = b.clock + 1 },
+		"used":     func(b *Book) { b.limits[0].used = 1 },
+		"reserved": func(b *Book) { b.limits[0].reserved = 1 },
+		"alerted":  func(b *Book) { b.limits[0].marks = make([]mark, 1) },
+		"begun":    func(b *Book) { b.limits[0].first = 1 },
+		"today":    func(b *Book) { b.today.calls = 1 },
+		"last day": func(b *Book) { b.today.last = b.clock - day + 1 },
+	} {
+		b := newLedger(t, Limit{Max: 10, Window: Session(time.Hour)}).book
+		b.closed, b.today.last = b.clock, b.clock-day
+		require.True(t, b.blank())
+		count(b)
+		require.False(t, b.blank(), name)
+	}
+}
+
+func TestABookIsUntouchedUntilAnyOneThingIsCounted(t *testing.T) {
+	t.Parallel()
+	for name, count := range map[string]func(b *Book){
+		"used":     func(b *Book) { b.limits[0].used = 1 },
+		"reset":    func(b *Book) { b.limits[0].armed = 1 },
+		"granted":  func(b *Book) { b.tally.granted = 1 },
+		"today":    func(b *Book) { b.today.denied = 1 },
+		"last day": func(b *Book) { b.today.last = 1 },
+		"imported": func(b *Book) { b.imported = &imported{} },
+		"finished": func(b *Book) { b.finished = make([]DaySummary, 1) },
+		"closed":   func(b *Book) { b.closed = 1 },
+		"alert":    func(b *Book) { b.outbox = make([]delivery, 1) },
+	} {
+		b := newLedger(t, Limit{Max: 10}).book
+		require.True(t, b.untouched())
+		count(b)
+		require.False(t, b.untouched(), name)
+	}
+}
+
+func TestTheNextTurnIsWhateverComesFirst(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ expiry, day, closed, window, want int64 }{
+		{0, 0, 0, 0, 0}, {1, 2, 3, 4, 1}, {2, 1, 3, 4, 1}, {2, 3, 1, 4, 1}, {2, 3, 4, 1, 1}, {0, 1, 0, 0, 1}, {0, 0, 1, 0, 1}, {0, 0, 0, 1, 1},
+		{5, 0, -1, 0, 5}, {0, 5, -1, -1, 5},
+	} {
+		at := func(after int64) int64 {
+			if after == 0 {
+				return 0
+			}
+			return noon + max(0, after)
+		}
+		b := &Book{clock: noon, closed: at(c.closed), accounts: []*account{{end: at(c.window)}}}
+		b.today.end = at(c.day)
+		if c.expiry > 0 {
+			b.holds.add(&hold{expires: at(c.expiry)})
+		}
+		require.Equal(t, at(c.want), b.nextTurn(), c)
+	}
+	sole := &Book{today: dayTotals{end: 1}}
+	require.Equal(t, int64(1), sole.nextTurn())
+}
+
+func TestTimesLeaveTheBookInTheZoneOfItsWindows(t *testing.T) {
+	t.Parallel()
+	berlin := zone(t, "Europe/Berlin")
+	l := newLedger(t, Limit{Max: 10, Window: Daily(berlin)})
+	l.rules.location = berlin
+	for _, local := range []func(int64) time.Time{l.account().time, l.book.local} {
+		require.Equal(t, instant(noon).In(berlin), local(noon))
+		require.Equal(t, instant(1).In(berlin), local(1))
+		require.Equal(t, time.Time{}, local(0))
+	}
+	require.Equal(t, berlin, l.book.zone())
+	require.Equal(t, time.UTC, (&Book{}).zone())
+	for _, local := range []func(int64) time.Time{(&account{}).time, (&Book{}).local} {
+		require.Equal(t, instant(noon), local(noon))
+	}
+}
+
+func TestAClockThatComesBackFromFarAheadTakesAlongWhatIsRemembered(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, Limit{Max: 10})
+	l.pass(10 * day)
+	ahead := l.at
+	l.book.settled.add("again", ahead+hour)
+	l.book.settled.add("long", ahead+5*hour)
+	l.book.settled.add("again", ahead+3*hour)
+	l.book.mark(3, 1, ahead)
+	l.book.outbox = []delivery{{writer: 3, claimed: ahead}}
+	l.account().marks = []mark{{50, ahead}}
+	l.book.closed = ahead
+	l.to(noon)
+	require.Equal(t, []settledID{{"again", noon + hour}, {"long", noon + 5*hour}, {"again", noon + 3*hour}}, l.book.settled.list())
+	require.Equal(t, map[string]int64{"again": noon + 3*hour, "long": noon + 5*hour}, l.book.settled.until)
+	require.Equal(t, noon, l.book.batches[0].at)
+	require.Equal(t, noon, l.book.outbox[0].claimed)
+	require.Equal(t, []mark{{50, noon}}, l.account().marks)
+	require.Equal(t, noon, l.account().seen)
+	require.Zero(t, l.book.closed)
+	require.Equal(t, []int64{noon - 12*hour, noon + 12*hour}, []int64{l.book.today.start, l.book.today.end})
+
+	l.pass(10 * day)
+	early := l.at - 11*day
+	l.book.mark(4, 1, early)
+	l.book.outbox = append(l.book.outbox, delivery{writer: 4, claimed: early})
+	l.account().marks, l.account().seen = []mark{{50, early}}, early
+	l.to(noon)
+	require.Equal(t, early, l.book.batches[1].at)
+	require.Equal(t, early, l.book.outbox[1].claimed)
+	require.Equal(t, early, l.account().marks[0].at)
+	require.Equal(t, early, l.account().seen)
 }

@@ -162,6 +162,7 @@ func TestDaysBeginAtTheFirstInstantOfTheirDate(t *testing.T) {
 		{"date goes back: the first minute", "America/St_Johns", "2010-11-07T02:30:30Z", "2010-11-07T02:30:00Z", "2010-11-08T03:30:00Z"},
 		{"date goes back: the day before again", "America/St_Johns", "2010-11-07T03:00:00Z", "2010-11-07T02:30:00Z", "2010-11-08T03:30:00Z"},
 		{"date goes back: the date again", "America/St_Johns", "2010-11-07T03:30:00Z", "2010-11-07T02:30:00Z", "2010-11-08T03:30:00Z"},
+		{"midnight goes back: its first second", "America/Sao_Paulo", "2018-02-18T02:00:00Z", "2018-02-17T02:00:00Z", "2018-02-18T03:00:00Z"},
 		{"last day of a leap year by rule", "America/New_York", "2040-12-31T12:00:00Z", "2040-12-31T05:00:00Z", "2041-01-01T05:00:00Z"},
 		{"far from UTC", "Pacific/Kiritimati", "2026-01-01T10:00:00Z", "2026-01-01T10:00:00Z", "2026-01-02T10:00:00Z"},
 		{"UTC", "UTC", "2016-12-31T23:59:59.999999999Z", "2016-12-31T00:00:00Z", "2017-01-01T00:00:00Z"},
@@ -199,6 +200,7 @@ func TestWeeksAndMonthsBeginOnTheirDay(t *testing.T) {
 		// Friday the 30th did not exist: its week began with the Saturday.
 		{Weekly(apia, time.Friday), apia, "2012-01-01T00:00:00Z", "2011-12-30T10:00:00Z", "2012-01-05T10:00:00Z"},
 		{Monthly(nil, 1), time.UTC, "2026-12-31T23:59:59Z", "2026-12-01T00:00:00Z", "2027-01-01T00:00:00Z"},
+		{Monthly(nil, 1), time.UTC, "2027-01-01T00:00:00Z", "2027-01-01T00:00:00Z", "2027-02-01T00:00:00Z"},
 		{Monthly(nil, 15), time.UTC, "2026-01-14T12:00:00Z", "2025-12-15T00:00:00Z", "2026-01-15T00:00:00Z"},
 		{Monthly(nil, 15), time.UTC, "2026-01-15T00:00:00Z", "2026-01-15T00:00:00Z", "2026-02-15T00:00:00Z"},
 		{Monthly(berlin, 1), berlin, "2026-03-31T21:59:59Z", "2026-02-28T23:00:00Z", "2026-03-31T22:00:00Z"},
@@ -259,6 +261,8 @@ func TestPeriodsStayWithinWhatTheCoreCanCount(t *testing.T) {
 			require.Greater(t, end, at, w)
 		}
 	}
+	require.Equal(t, 9223372036*second, secondNanos(9223372036))
+	require.Equal(t, int64(math.MaxInt64), secondNanos(9223372037))
 	start, end := Every(7*24*time.Hour).period(earliest, nil)
 	require.Equal(t, earliest, start)
 	require.Equal(t, "1970-01-05T00:00:00Z", instant(end).Format(time.RFC3339))
@@ -317,5 +321,25 @@ func TestZonesThatCannotBeReloadedAreExplained(t *testing.T) {
 			_, err = w.MarshalText()
 			require.ErrorIs(t, err, ErrInvalidConfig, name)
 		}
+	}
+}
+
+func TestAWindowWhoseZoneIsNotKnownIsOneOfUTC(t *testing.T) {
+	t.Parallel()
+	start, end := Monthly(nil, 15).period(noon, nil)
+	wantStart, wantEnd := Monthly(nil, 15).period(noon, time.UTC)
+	require.Equal(t, []int64{wantStart, wantEnd}, []int64{start, end})
+}
+
+func TestNamesOfZonesAreMadeOfAFewCharacters(t *testing.T) {
+	t.Parallel()
+	const may = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-./"
+	for c := range 256 {
+		name := "x" + string([]byte{byte(c)}) + "x"
+		require.Equal(t, strings.Contains(may, name[1:2]), zoneName(name), "%q", name)
+	}
+	require.True(t, zoneName(strings.Repeat("x", maxZoneBytes)))
+	for _, name := range []string{"", "/x", "x/", "x..x", strings.Repeat("x", maxZoneBytes+1)} {
+		require.False(t, zoneName(name), name)
 	}
 }

@@ -245,3 +245,13 @@ func FuzzParseWindow(f *testing.F) {
 		}
 	})
 }
+
+func TestTextsOfWindowsAreNotLong(t *testing.T) {
+	t.Parallel()
+	zeros := strings.Repeat("0", maxWindowBytes-len("1m"))
+	window, err := ParseWindow(zeros + "1m")
+	require.NoError(t, err)
+	require.Equal(t, Every(time.Minute), window)
+	_, err = ParseWindow("0" + zeros + "1m")
+	require.ErrorContains(t, err, "longer than 256 bytes")
+}

@@ -31,6 +31,7 @@ import (
 	"example.com/quota/torture/kill"
 	"example.com/quota/torture/ledger"
 	"example.com/quota/torture/linear"
+	"example.com/quota/torture/mutants"
 	"example.com/quota/torture/powercut"
 )
 
@@ -45,7 +46,7 @@ const (
 func rows() []harness.Row {
 	return []harness.Row{
 		ledger.Row(), linear.Row(), kill.Row(), powercut.Row(), failing.Row(), damage.Row(), calendar.Row(), clocks.Row(),
-		alerts.Row(), hostile.Row(),
+		alerts.Row(), hostile.Row(), mutants.Row(),
 	}
 }
 
