@@ -103,6 +103,14 @@ fuzz-quick: ## each fuzz target of the root package for five seconds
 fuzz: ## the same for an hour, or FUZZTIME each
 	@scripts/fuzz.sh $(strip $(FUZZTIME))
 
+.PHONY: bench
+bench: ## measure this library beside others (10 minutes at most) and write bench/RESULTS.md; fails if a goal is missed
+	cd bench && go run .
+
+.PHONY: bench-quick
+bench-quick: ## run each measurement for a moment, check its allocations and the README's table
+	cd bench && go run . -quick
+
 .PHONY: torture
 torture: torture-tools ## try to break every promise, at the full numbers (an hour); SEED=N for the same random numbers
 	cd torture && go run . -full -record -seed $(SEED)
