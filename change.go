@@ -77,8 +77,12 @@ func (t *QuotaTracker) lock(pages []page) []page {
 func (t *QuotaTracker) logSaturation(b *Book) {
 	if b.today.saturated {
 		b.today.saturated = false
-		t.cfg.Logger.Error("quota: more has been used than can be counted, the total stays at the largest number", "quota", b.name)
+		t.tellSaturation(b.name)
 	}
+}
+
+func (t *QuotaTracker) tellSaturation(quota string) {
+	t.cfg.Logger.Error("quota: more has been used than can be counted, the total stays at the largest number", "quota", quota)
 }
 
 // A receipt says what is still to be done when the locks have been given up.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -39,6 +40,7 @@ type sharedStore struct {
 	always  fault   // of those after them
 	books   map[string][]byte
 	updates int
+	writes  int        // of a book
 	names   [][]string // of each Update
 }
 
@@ -91,18 +93,14 @@ func (s *sharedStore) Update(ctx context.Context, names []string, fn func(*quota
 		return errStore
 	}
 	if what == twice || what == elsewhere {
-		if _, err := s.run(names, fn); err != nil {
+		if _, _, err := s.run(names, fn); err != nil {
 			return err
 		}
 		if what == elsewhere {
 			s.rival()
 		}
 	}
-	tx, err := s.run(names, fn)
-	if err != nil {
-		return err
-	}
-	if err := s.write(names, tx); err != nil {
+	if err := s.commit(names, fn); err != nil {
 		return err
 	}
 	if what == lostReply {
@@ -110,6 +108,23 @@ func (s *sharedStore) Update(ctx context.Context, names []string, fn func(*quota
 	}
 	return nil
 }
+
+// commit runs fn until what it decides holds, and writes that.
+func (s *sharedStore) commit(names []string, fn func(*quota.Tx) error) error {
+	const mostRuns = 10
+	for range mostRuns {
+		tx, handed, err := s.run(names, fn)
+		if err != nil {
+			return err
+		}
+		if s.now == nil || tx.Until.IsZero() || s.now().Before(tx.Until) {
+			return s.write(names, tx, handed)
+		}
+	}
+	return errLate
+}
+
+var errLate = errors.New("the store comes too late, however often it runs fn")
 
 func (s *sharedStore) next(names []string) fault {
 	s.mu.Lock()
@@ -124,21 +139,23 @@ func (s *sharedStore) next(names []string) fault {
 	return what
 }
 
-func (s *sharedStore) run(names []string, fn func(*quota.Tx) error) (*quota.Tx, error) {
+// run returns what fn leaves, and the books that it was handed.
+func (s *sharedStore) run(names []string, fn func(*quota.Tx) error) (*quota.Tx, map[string]*quota.Book, error) {
 	s.mu.Lock()
 	books, err := s.read(names)
 	s.mu.Unlock()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	tx := &quota.Tx{Books: books}
+	tx, handed := &quota.Tx{Books: books}, maps.Clone(books)
 	if s.now != nil {
 		tx.Now = s.now()
 	}
-	return tx, fn(tx)
+	return tx, handed, fn(tx)
 }
 
-func (s *sharedStore) write(names []string, tx *quota.Tx) error {
+// write writes what has changed.
+func (s *sharedStore) write(names []string, tx *quota.Tx, handed map[string]*quota.Book) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name := range s.books {
@@ -147,11 +164,15 @@ func (s *sharedStore) write(names []string, tx *quota.Tx) error {
 		}
 	}
 	for name, book := range tx.Books {
+		if book == handed[name] {
+			continue
+		}
 		data, err := json.Marshal(book)
 		if err != nil {
 			return err
 		}
 		s.books[name] = data
+		s.writes++
 	}
 	return nil
 }
