@@ -23,6 +23,7 @@ type fault int
 const (
 	fine      fault = iota
 	before          // it fails, and nothing is applied
+	inVain          // fn runs, and nothing is applied
 	lostReply       // it is applied, and fails all the same
 	twice           // fn runs on books that turn out to be out of date, and again
 	elsewhere       // another writer is quicker: as twice, with what it has changed
@@ -91,6 +92,10 @@ func (s *sharedStore) Update(ctx context.Context, names []string, fn func(*quota
 	}
 	if what == before {
 		return errStore
+	}
+	if what == inVain {
+		_, _, err := s.run(names, fn)
+		return errors.Join(errStore, err)
 	}
 	if what == twice || what == elsewhere {
 		if _, _, err := s.run(names, fn); err != nil {
