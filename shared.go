@@ -199,7 +199,9 @@ func (s *shared) settle(calls []*call, err error) {
 	}
 }
 
-// update applies calls, after what is kept from before, in one update of the store.
+// update applies calls, after what is kept from before, in one update of the store. When much is kept and the store has
+// failed a moment ago, by the tracker's clock, it is not asked at every call: they end as if it had failed again. A flush
+// always asks.
 func (s *shared) update(calls []*call) error {
 	b := &updating{shared: s, flush: slices.ContainsFunc(calls, isFlushing)}
 	now := s.tracker.now()
