@@ -148,7 +148,7 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 	op.apply(pages, 0)
 	for _, one := range op.denied {
 		p := op.page(pages, one.quota)
-		p.book.today.deny(one.by)
+		p.book.today.deny(one.by, 1)
 		if t.saver != nil {
 			t.saver.note(p.entry)
 		}

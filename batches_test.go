@@ -55,8 +55,8 @@ func TestACallerThatDoesNotWaitIsToldWhatBecomesOfItsCall(t *testing.T) {
 	require.ErrorIs(t, s.left(ctx, &settling{}), ErrPending)
 	require.ErrorIs(t, s.left(ctx, &settling{}), context.Canceled)
 	require.Equal(t, context.Canceled, s.left(ctx, &rereading{}))
-	require.True(t, isRereading(&rereading{}))
-	require.False(t, isRereading(&settling{}))
+	require.True(t, isRereading(&call{op: &rereading{}}))
+	require.False(t, isRereading(&call{op: &settling{}}))
 }
 
 func TestACallAfterCloseIsRefusedAndLetsTheNextOneIn(t *testing.T) {

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -44,11 +45,10 @@ func importedBook(used, reserved, ends int64) *Book {
 }
 
 const (
-	day           = int64(24 * time.Hour)
-	dropAccount   = 2 * day          // an account that nobody has configured for so long
-	rememberBatch = int64(time.Hour) // a writer that has been silent for so long, when there are many
-	fewBatches    = 64
-	seenEvery     = int64(time.Hour) // how exactly it is known when an account was last configured
+	day         = int64(24 * time.Hour)
+	dropAccount = 2 * day          // an account that nobody has configured for so long
+	mostBatches = 256              // the writers that marked last
+	seenEvery   = int64(time.Hour) // how exactly it is known when an account was last configured
 )
 
 // advance brings the book to now: the rules are applied, holds that are due expire and windows turn, in the order of
@@ -151,13 +151,16 @@ func (b *Book) sweep(now int64) {
 	}
 }
 
-// sweepBatches forgets writers that cannot have anything left to replay, and of many the silent ones.
+// sweepBatches forgets marks that nobody will ask for any more, and of very many the oldest. What is forgotten too early
+// is counted twice, not lost.
 func (b *Book) sweepBatches(now int64) {
-	surplus := len(b.batches) - fewBatches
+	surplus := len(b.batches) - mostBatches
+	if surplus > 0 {
+		slices.SortStableFunc(b.batches, func(x, y batch) int { return cmp.Compare(x.at, y.at) })
+	}
 	b.batches = slices.DeleteFunc(b.batches, func(one batch) bool {
-		silent := now - one.at
 		surplus--
-		return silent >= mostRemembered || surplus >= 0 && silent >= rememberBatch
+		return surplus >= 0 || now-one.at >= mostRemembered
 	})
 }
 
@@ -376,7 +379,9 @@ func (b *Book) applied(writer, number uint64) bool {
 	return at >= 0 && b.batches[at].number >= number
 }
 
-// mark notes the writer's batch.
+// mark notes the writer's batch, in the place of the one before: a batch repeats what is left of all before it. The mark is
+// needed until the writer has learned that the batch was saved. Its next batch tells, which marks itself or takes the mark
+// away; a writer that has gone for good leaves its last one behind, until it is swept.
 func (b *Book) mark(writer, number uint64, now int64) {
 	at := slices.IndexFunc(b.batches, func(one batch) bool { return one.writer == writer })
 	if at < 0 {
@@ -384,6 +389,11 @@ func (b *Book) mark(writer, number uint64, now int64) {
 		return
 	}
 	b.batches[at].number, b.batches[at].at = number, now
+}
+
+// unmark takes the writer's mark away.
+func (b *Book) unmark(writer uint64) {
+	b.batches = slices.DeleteFunc(b.batches, func(one batch) bool { return one.writer == writer })
 }
 
 // blank reports whether nothing in the book counts any more, so that a template's book may be dropped: holds, windows

@@ -46,7 +46,7 @@ func fullLedger(t *testing.T) *ledger {
 	l.book.commit(&settlement{key: l.book.holds.byID["settled"].key, id: "settled", home: "q"}, l.at)
 	l.book.use(amounting(Requests(40)), l.at)
 	l.book.observe(Observation{RetryAfter: time.Hour}, "", Window{}, l.at)
-	l.book.today.deny("requests per day")
+	l.book.today.deny("requests per day", 1)
 	require.NotEmpty(t, l.book.claim(77, l.at))
 	l.book.use(amounting(Requests(20)), l.at)
 	l.book.mark(77, 5, l.at)
@@ -210,7 +210,7 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 	l.book.use(amounting(Requests(5)), l.at)
 	l.book.settled.add("old", l.at+hour)
 	l.book.mark(5, 6, l.at)
-	l.book.today.deny("requests per day")
+	l.book.today.deny("requests per day", 1)
 	good := l.text()
 	for _, c := range []struct{ path, value string }{
 		{"nonsense", `1`}, {"clock", `"yesterday"`}, {"clock", `"1969-12-31T00:00:00Z"`}, {"clock", `"2300-01-01T00:00:00Z"`},

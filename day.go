@@ -190,15 +190,15 @@ func (d *dayTotals) freed(list *amounts) {
 	}
 }
 
-func (d *dayTotals) deny(by string) {
-	d.denied++
+func (d *dayTotals) deny(by string, n int64) {
+	d.denied += n
 	for i := range d.deniedBy {
 		if d.deniedBy[i].by == by {
-			d.deniedBy[i].n++
+			d.deniedBy[i].n += n
 			return
 		}
 	}
-	d.deniedBy = append(d.deniedBy, denial{by, 1})
+	d.deniedBy = append(d.deniedBy, denial{by, n})
 }
 
 // summary is the day in the form that leaves the library.

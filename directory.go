@@ -68,14 +68,20 @@ func (d *directory) add(t *QuotaTracker, name string) *entry {
 		return e
 	}
 	// The rules are looked up under the lock: a configuration that comes later finds the entry and corrects them.
-	e := &entry{name: name, rules: t.bare, book: &Book{name: name}}
-	if found, err := t.current.Load().resolve(name); err == nil && found.name == name {
-		e.rules, e.configured = found.rules, true
-	}
+	e := t.newEntry(name)
 	if s.byName == nil {
 		s.byName = make(map[string]*entry)
 	}
 	s.byName[name] = e
+	return e
+}
+
+// newEntry returns an entry of a canonical name, with the rules that the current configuration has for it.
+func (t *QuotaTracker) newEntry(name string) *entry {
+	e := &entry{name: name, rules: t.bare, book: &Book{name: name}}
+	if found, err := t.current.Load().resolve(name); err == nil && found.name == name {
+		e.rules, e.configured = found.rules, true
+	}
 	return e
 }
 
@@ -193,4 +199,26 @@ func (t *QuotaTracker) entryOf(canonical string) *entry {
 		return e
 	}
 	return t.entries.add(t, canonical)
+}
+
+// glimpse returns the entry of a canonical name, or one that is not kept.
+func (t *QuotaTracker) glimpse(canonical string) *entry {
+	if e := t.entries.find(canonical); e != nil {
+		return e
+	}
+	e := t.newEntry(canonical)
+	e.gone = true
+	return e
+}
+
+// lockEntry returns the entry of a canonical name, locked.
+func (t *QuotaTracker) lockEntry(canonical string) *entry {
+	for {
+		e := t.entryOf(canonical)
+		e.mu.Lock()
+		if !e.gone {
+			return e
+		}
+		e.mu.Unlock()
+	}
 }

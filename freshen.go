@@ -37,17 +37,22 @@ func (s *shared) show(e *entry, book *Book, token, installs uint64) {
 	}
 	e.book, e.seen = book, token
 	s.tracker.undelivered.look(book, s.tracker.writer)
-	s.showRefusals(e)
-	if e.nextDue() != 0 {
+	s.showRefusals(book)
+	if e.nextDue() != 0 && !e.gone {
 		s.tracker.timer.consider(e)
 	}
 }
 
-// freshenAll makes entries for the books that others have begun.
+// freshenAll makes entries for the books that others have begun, and drops those of books that are gone.
 func (s *shared) freshenAll() {
-	if s.tracker.file == nil || s.keeping.Load() > 0 {
+	if s.keeping.Load() > 0 {
 		return
 	}
+	if s.tracker.file == nil {
+		s.rereadAll()
+		return
+	}
+	installed := s.installed.Load()
 	books, _, err := s.tracker.file.peek(nil)
 	if err != nil {
 		return
@@ -55,24 +60,77 @@ func (s *shared) freshenAll() {
 	for name := range books {
 		s.tracker.entryOf(name)
 	}
+	s.prune(books, installed)
 }
 
-// reread asks the store for the newest book, without waiting, when the entry's is older than a moment.
-func (s *shared) reread(e *entry) {
+// prune drops the entries of templates, and of quotas that are not configured, whose books are not among all those that
+// the store has, unless an update has come since they were read.
+func (s *shared) prune(books map[string]*Book, installed uint64) {
 	t := s.tracker
-	now := t.now()
+	for _, e := range t.entries.all() {
+		if books[e.name] != nil || len(s.unsaved(e.name)) > 0 {
+			continue
+		}
+		e.mu.Lock()
+		if !e.gone && (!e.configured || e.rules.template) && s.keeping.Load() == 0 && s.installed.Load() == installed {
+			t.entries.drop(e)
+		}
+		e.mu.Unlock()
+	}
+}
+
+// reread asks the store for the newest book, without waiting, when what is shown is older than a moment.
+func (s *shared) reread(e *entry) {
+	now := s.tracker.now()
 	e.mu.Lock()
-	old := now-e.fetched >= int64(lookAgain) || now < e.fetched
+	old, passing := over(e.fetched, now), e.gone
 	if old {
 		e.fetched = now
 	}
 	e.mu.Unlock()
-	if !old || t.entries.find(e.name) != e {
+	if !old {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.closed {
-		s.enqueue(&call{op: &searching{tracker: t, names: []string{e.name}}, done: make(chan struct{})})
+	if s.closed || !over(s.lookedAt, now) || passing && !s.mayAsk(e.name, now) {
+		return
 	}
+	s.enqueue(&call{op: &searching{tracker: s.tracker, names: []string{e.name}}, done: make(chan struct{}), abandoned: true})
+}
+
+// rereadAll asks the store for all books, without waiting, once in a moment.
+func (s *shared) rereadAll() {
+	now := s.tracker.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || !over(s.lookedAt, now) {
+		return
+	}
+	s.lookedAt = now
+	s.enqueue(&call{op: &rereading{}, done: make(chan struct{}), abandoned: true})
+}
+
+// mostAsked is how many names without an entry are looked for within a moment.
+const mostAsked = 1024
+
+// mayAsk reports whether a name without an entry has not been asked for within a moment. s is locked.
+func (s *shared) mayAsk(name string, now int64) bool {
+	if over(s.askedSince, now) {
+		clear(s.asked)
+		s.askedSince = now
+	}
+	if _, known := s.asked[name]; known || len(s.asked) >= mostAsked {
+		return false
+	}
+	if s.asked == nil {
+		s.asked = make(map[string]struct{})
+	}
+	s.asked[name] = struct{}{}
+	return true
+}
+
+// over reports whether a moment has passed since then; 0: it was never.
+func over(since, now int64) bool {
+	return since == 0 || now-since >= int64(lookAgain) || now < since
 }

@@ -2,8 +2,11 @@ package quota_test
 
 import (
 	"context"
+	"log/slog"
+	"math"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"example.com/quota"
@@ -69,4 +72,190 @@ func TestAStateSavedAfterAClockCorrectionAndALateCommitCanBeRead(t *testing.T) {
 	require.NoError(t, tracker.Verify())
 	require.NoError(t, tracker.Close())
 	require.Empty(t, startOn(t, quota.NewJSONFile(path), withClock(clock)).Summary().Recovered)
+}
+
+// perMinute is a quota whose windows turn often.
+func perMinute() quota.Quota {
+	return quota.Quota{Name: "rate", Limits: []quota.Limit{{Max: 100, Window: quota.Every(time.Minute)}}}
+}
+
+func TestUsageKeptOverATurnGoesOutToAStoreThatHeedsUntil(t *testing.T) {
+	ctx, clock, store := t.Context(), quotatest.NewClock(morning), newSharedStore()
+	store.now = clock.Now
+	tracker := startOn(t, store, withClock(clock), withQuotas(perMinute(), calls(100)))
+	require.NoError(t, tracker.RecordUsage(ctx, "rate"))
+	store.plan(before)
+	clock.Advance(10 * time.Second)
+	require.ErrorIs(t, tracker.RecordUsage(ctx, "rate", quota.Requests(7)), quota.ErrPending)
+	clock.Advance(2 * time.Minute)
+	store.plan(fine)
+	require.NoError(t, tracker.Flush(ctx))
+	_, err := tracker.Reserve(ctx, "calls")
+	require.NoError(t, err)
+	require.Equal(t, stand{0, 0}, standOf(t, tracker, "rate"))
+	status, _ := tracker.Status("rate")
+	require.EqualValues(t, 8, status.Today.Used[quota.UnitRequests])
+	require.NoError(t, tracker.Close())
+}
+
+func TestAlertsOfADeadTrackerDoNotHoldUpTheirHeir(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, clock, store := t.Context(), quotatest.NewClock(morning), newSharedStore()
+		store.now = clock.Now
+		stuck := make(chan struct{})
+		dead := startOn(t, store, withClock(clock), withAlerts(func(quota.Alert) { <-stuck }))
+		go func() { _ = dead.RecordUsage(ctx, "calls", quota.Requests(60)) }()
+		synctest.Wait()
+		clock.Advance(24 * time.Hour)
+		var log alertLog
+		heir := startOn(t, store, withClock(clock), withQuotas(quota.Quota{Name: "other"}), withAlerts(log.note))
+		require.NoError(t, heir.RecordUsage(ctx, "other"))
+		_, err := heir.Reserve(ctx, "other")
+		require.NoError(t, err)
+		require.Equal(t, []int{50}, log.thresholds())
+		close(stuck)
+		synctest.Wait()
+	})
+}
+
+func TestACallThatLastsIsKeptEvenWhereItChangesNothingHere(t *testing.T) {
+	ctx, store, left := t.Context(), newSharedStore(), int64(5)
+	one, other := startOn(t, store), startOn(t, store)
+	_, err := other.Reserve(ctx, "calls", quota.Requests(50))
+	require.NoError(t, err)
+	store.plan(before)
+	require.ErrorIs(t, one.Release(ctx, "calls", quota.Requests(50)), quota.ErrPending)
+	store.plan(fine)
+	require.NoError(t, one.Flush(ctx))
+	require.Equal(t, stand{}, standIn(t, store.copied()))
+
+	require.NoError(t, one.RecordUsage(ctx, "calls", quota.Requests(95)))
+	require.NoError(t, other.Reset(ctx, "calls"))
+	store.plan(before)
+	require.ErrorIs(t, one.Observe(ctx, "calls", quota.Observation{Remaining: &left}), quota.ErrPending)
+	store.plan(fine)
+	require.NoError(t, one.Flush(ctx))
+	require.Equal(t, stand{95, 0}, standIn(t, store.copied()))
+
+	r, err := one.Reserve(ctx, "calls")
+	require.NoError(t, err)
+	require.NoError(t, one.RecordUsage(ctx, "calls"))
+	store.plan(before)
+	require.Equal(t, quota.ErrSettled, r.Commit(ctx), "no later answer can be another")
+	store.plan(fine)
+}
+
+func TestABatchOfUnknownOutcomeIsRecognisedAmongManyTrackers(t *testing.T) {
+	ctx, clock, store := t.Context(), quotatest.NewClock(morning), newSharedStore()
+	way, thousand := &cutOff{sharedStore: store}, withQuotas(calls(1000))
+	alone := startOn(t, way, withClock(clock), thousand)
+	store.plan(fine, lostReply)
+	require.ErrorIs(t, alone.RecordUsage(ctx, "calls", quota.Requests(10)), quota.ErrPending)
+	way.down.Store(true)
+	for range 200 {
+		recordOnce(t, store, withClock(clock), thousand)
+	}
+	clock.Advance(61 * time.Minute)
+	recordOnce(t, store, withClock(clock), thousand)
+	way.down.Store(false)
+	require.NoError(t, alone.Flush(ctx))
+	require.Equal(t, stand{211, 0}, standIn(t, store.copied(), withClock(clock), thousand))
+}
+
+// recordOnce is a process that records one call and ends.
+func recordOnce(t *testing.T, store quota.Persistence, change ...func(*quota.Config)) {
+	t.Helper()
+	tracker, err := openOn(store, change...)
+	require.NoError(t, err)
+	require.NoError(t, tracker.RecordUsage(t.Context(), "calls"))
+	require.NoError(t, tracker.Close())
+}
+
+func TestManyShortProcessesLeaveASmallBook(t *testing.T) {
+	store, many := newSharedStore(), withQuotas(calls(1_000_000))
+	for range 600 {
+		recordOnce(t, store, many)
+	}
+	require.Less(t, len(store.books["calls"]), 32<<10)
+}
+
+func TestATrackerThatKnowsWhatBecameOfItsBatchLeavesNoMark(t *testing.T) {
+	ctx, store := t.Context(), newSharedStore()
+	tracker := startOn(t, store)
+	require.NoError(t, tracker.RecordUsage(ctx, "calls"))
+	require.Contains(t, string(store.books["calls"]), "batches")
+	_, err := tracker.Reserve(ctx, "calls")
+	require.NoError(t, err)
+	require.NotContains(t, string(store.books["calls"]), "batches")
+}
+
+func TestAPartInAReservationWhoseReplyWasLostIsGivenUpOnce(t *testing.T) {
+	for what, fault := range map[string]fault{"it reached the store": lostReply, "it did not": inVain} {
+		t.Run(what, func(t *testing.T) {
+			ctx, store := t.Context(), newSharedStore()
+			request := quota.Request{All: []string{"calls"}, ID: "job"}
+			one, other := startOn(t, store), startOn(t, store)
+			_, err := one.Acquire(ctx, request)
+			require.NoError(t, err)
+			_, err = other.Acquire(ctx, request)
+			require.NoError(t, err)
+			store.plan(fine, fault, lostReply)
+			_, err = one.Acquire(ctx, request)
+			require.ErrorIs(t, err, quota.ErrNotSaved)
+			require.ErrorIs(t, one.Flush(ctx), quota.ErrNotSaved)
+			require.NoError(t, one.Flush(ctx))
+			require.Contains(t, string(store.books["calls"]), `"joined":1`, "the other's part stays, and no more")
+		})
+	}
+}
+
+func TestALongOutageAsksTheStoreOncePerPause(t *testing.T) {
+	ctx, clock, store := t.Context(), quotatest.NewClock(morning), newSharedStore()
+	tracker := startOn(t, store, withClock(clock), withQuotas(calls(1_000_000)))
+	store.plan(before)
+	record := func(n int) {
+		for range n {
+			require.ErrorIs(t, tracker.RecordUsage(ctx, "calls"), quota.ErrPending)
+		}
+	}
+	record(1001)
+	updates := store.count()
+	record(1000)
+	_, err := tracker.Reserve(ctx, "calls")
+	require.ErrorIs(t, err, quota.ErrNotSaved)
+	require.NotErrorIs(t, err, quota.ErrPending)
+	require.ErrorIs(t, err, errStore)
+	require.Equal(t, updates, store.count(), "the store has failed a moment ago")
+	require.ErrorIs(t, tracker.Flush(ctx), errStore)
+	require.Equal(t, updates+1, store.count(), "whoever asks for it has it tried")
+	clock.Advance(time.Second)
+	require.LessOrEqual(t, store.count(), updates+3)
+	require.Equal(t, stand{2001, 0}, standOf(t, tracker, "calls"))
+	store.plan(fine)
+	clock.Advance(time.Second)
+	require.Equal(t, stand{2001, 0}, standIn(t, store.copied(), withQuotas(calls(1_000_000))))
+}
+
+func TestALogHandlerMayCallTheTrackerDuringAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, store := t.Context(), newSharedStore()
+		var tracker *quota.QuotaTracker
+		lines := 0
+		logger := slog.New(logFunc(func(slog.Record) {
+			lines++
+			_ = tracker.RecordUsage(ctx, "errors")
+		}))
+		tracker = startOn(t, store, withQuotas(calls(100), quota.Quota{Name: "errors"}),
+			func(cfg *quota.Config) { cfg.Logger = logger })
+		store.plan(before)
+		require.ErrorIs(t, tracker.RecordUsage(ctx, "calls"), quota.ErrPending)
+		require.Equal(t, 1, lines, "an outage is no flood")
+		store.plan(fine)
+		require.NoError(t, tracker.RecordUsage(ctx, "calls", quota.Tokens(math.MaxInt64)))
+		require.NoError(t, tracker.RecordUsage(ctx, "calls", quota.Tokens(math.MaxInt64)))
+		require.Equal(t, 2, lines, "more than can be counted")
+		require.NoError(t, tracker.Close())
+		status, _ := startOn(t, store.copied(), withQuotas(quota.Quota{Name: "errors"})).Status("errors")
+		require.EqualValues(t, 2, status.Today.Calls)
+	})
 }

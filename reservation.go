@@ -201,7 +201,7 @@ func (t *QuotaTracker) Reservation(ctx context.Context, id string, quotas ...str
 	key, home, made := parseHoldKey(id)
 	if len(names) == 0 {
 		names = append(names, t.ids.of(id)...)
-		if made {
+		if found, err := t.current.Load().resolve(home); made && err == nil && found.name == home {
 			names = append(names, home)
 		}
 	}

@@ -3,7 +3,6 @@ package quota
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -25,14 +24,27 @@ type shared struct {
 	running  bool
 	idle     chan struct{} // closed when running ends
 	closed   bool
-	refusals map[refused]int64 // not saved yet: a refusal alone saves nothing
-	disarm   func() bool       // of the timer that tries again
+	refusals refusals
+	flushing bool        // a flush is on its way because they are many
+	disarm   func() bool // of the timer that tries again
+	notes    []func()    // to be logged
+	noting   bool        // somebody does it
 
-	kept    []*call // usage not saved yet; touched by the running update alone
-	keeping atomic.Int64
-	number  uint64       // of the last batch
-	unsure  []string     // IDs of alerts that an update whose outcome is not known has claimed; as kept
-	ahead   atomic.Int64 // by how much the store's clock is ahead of the tracker's
+	asked      map[string]struct{} // names without an entry that somebody has asked for since askedSince
+	askedSince int64
+	lookedAt   int64 // when all books were last asked for
+
+	// Touched by the running update alone.
+	kept     []*call             // usage not saved yet, in order
+	number   uint64              // of the last batch
+	unsure   map[string][]string // by quota: IDs of alerts that updates whose outcome is not known have claimed
+	failure  error               // of the last update; nil: it has succeeded
+	failedAt int64
+	loggedAt int64
+
+	keeping   atomic.Int64  // len(kept), or 1 more
+	installed atomic.Uint64 // how many updates have succeeded
+	ahead     atomic.Int64  // by how much the store's clock is ahead of the tracker's
 }
 
 // A call is an operation on its way.
@@ -41,20 +53,24 @@ type call struct {
 	done      chan struct{}
 	err       error  // valid when done is closed
 	at        int64  // when it was first applied
-	batch     uint64 // with which it first went out
+	kept      bool   // since then
+	batch     uint64 // with which it first went out in vain; 0: not yet
+	undoes    uint64 // the batch without which there is nothing to take back; 0: it is known by its key
 	finished  bool
-	abandoned bool // its caller has gone
+	abandoned bool // its caller has gone, or there is none
 }
 
 // shareASave is how many waiters try at once, so that they share a save.
 const shareASave = 64
 
-// updateLimit bounds one update, so that a store which never answers blocks nobody for ever.
-const updateLimit = 30 * time.Second
+const (
+	updateLimit = 30 * time.Second // bounds one update, so that a store which never answers blocks nobody for ever
+	muchKept    = 1000             // with so many calls kept the store is not asked at every further one
+)
 
 func (s *shared) start(t *QuotaTracker, store SharedPersistence) {
 	s.tracker, s.store = t, store
-	s.refusals = make(map[refused]int64)
+	s.refusals = make(refusals)
 	t.waiters.atOnce = shareASave
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 }
@@ -109,6 +125,7 @@ func (s *shared) dispatch(ctx context.Context, op operation) (over bool, err err
 		}
 		<-c.done
 	}
+	s.tell()
 	return true, c.err
 }
 
@@ -151,54 +168,120 @@ func (s *shared) run() {
 			return
 		}
 		s.mu.Unlock()
-		s.update(calls)
+		s.batch(calls)
 	}
 }
 
-// update applies calls, after what is kept from before, in one update of the store.
-func (s *shared) update(calls []*call) {
-	s.number++
-	b := &updating{shared: s, calls: slices.Concat(s.kept, calls), number: s.number}
-	inLine(b.calls)
-	for _, c := range b.calls {
-		if names := c.op.quotas(); names == nil {
-			b.everything = b.everything || isRereading(c.op)
-		} else {
-			b.names = insertNames(b.names, names)
+// batch serves calls together. Those that read everything have an update of their own, so that a server need not keep
+// everybody from all books while something is written.
+func (s *shared) batch(calls []*call) {
+	reading := slices.ContainsFunc(calls, isRereading)
+	var looks []*call
+	if reading {
+		for _, c := range calls {
+			if isRereading(c) {
+				looks = append(looks, c)
+			}
 		}
-		if _, ok := c.op.(*flushing); ok {
-			b.flush = true
-		}
+		calls = slices.DeleteFunc(calls, isRereading)
 	}
-	b.names = insertNames(b.names, s.tracker.undelivered.due(s.tracker.now()))
-	s.mu.Lock()
-	for one, n := range s.refusals {
-		b.refusals = append(b.refusals, counted{one, n})
-		if b.flush {
-			b.names = insertNames(b.names, []string{one.quota})
-		}
+	if len(calls) > 0 || reading && len(s.kept) > 0 {
+		s.settle(calls, s.update(calls))
 	}
-	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(s.ctx, updateLimit)
-	names := append([]string{}, b.names...)
-	if b.everything {
-		names = nil
+	if reading {
+		s.settle(looks, s.look(looks))
 	}
-	var err error
-	if len(b.names) > 0 || b.everything || s.tracker.file != nil { // a file may have a save to make up for
-		err = s.store.Update(ctx, names, b.apply)
-	}
-	cancel()
-	if err == nil {
-		b.install()
-		s.kept = nil
-		s.keeping.Store(0)
-	} else {
-		b.keep(err)
-	}
-	if s.finish(calls, err == nil) {
+}
+
+func isRereading(c *call) bool {
+	_, ok := c.op.(*rereading)
+	return ok
+}
+
+// settle tells the callers. Where one is missing somebody else does what it would have done.
+func (s *shared) settle(calls []*call, err error) {
+	if s.finish(calls, err == nil) && !s.tracker.done.Load() {
 		s.tracker.deliverSoon()
+		s.tellSoon()
 	}
+}
+
+// update applies calls, after what is kept from before, in one update of the store. When much is kept and the store has
+// failed a moment ago, by the tracker's clock, it is not asked at every call: they end as if it had failed again. A flush
+// always asks.
+func (s *shared) update(calls []*call) error {
+	b := &updating{shared: s, flush: slices.ContainsFunc(calls, isFlushing)}
+	now := s.tracker.now()
+	if err := s.failure; err != nil && !b.flush && len(s.kept) > muchKept && now >= s.failedAt && now-s.failedAt < int64(pause) {
+		s.keep(calls, 0, nil, err)
+		return err
+	}
+	s.number++
+	b.number, b.calls = s.number, slices.Concat(s.kept, calls)
+	inLine(b.calls)
+	b.names = s.tracker.undelivered.due(now)
+	for _, c := range b.calls {
+		b.names = append(b.names, c.op.quotas()...)
+	}
+	for name := range s.unsure {
+		b.names = append(b.names, name)
+	}
+	b.takeRefusals()
+	slices.Sort(b.names)
+	b.names = slices.Compact(b.names)
+	var err error
+	if len(b.names) > 0 || s.tracker.file != nil { // a file may have a save to make up for
+		err = s.ask(append([]string{}, b.names...), b.apply)
+	}
+	if err != nil {
+		s.failure, s.failedAt = err, now
+		s.keep(calls, b.number, b.due, err)
+		s.noteKept(now, err)
+		return err
+	}
+	s.failure, s.kept, s.unsure = nil, nil, nil
+	b.install()
+	s.keeping.Store(0)
+	return nil
+}
+
+func isFlushing(c *call) bool {
+	_, ok := c.op.(*flushing)
+	return ok
+}
+
+// look reads all books. While something is kept, the entries know more.
+func (s *shared) look(calls []*call) error {
+	b := &updating{shared: s}
+	err := s.failure
+	if len(s.kept) == 0 {
+		err = s.ask(nil, b.apply)
+	}
+	if err != nil {
+		s.keep(calls, 0, nil, err)
+		return err
+	}
+	b.install()
+	s.prune(b.books, s.installed.Load())
+	return nil
+}
+
+func (s *shared) ask(names []string, fn func(*Tx) error) error {
+	ctx, cancel := context.WithTimeout(s.ctx, updateLimit)
+	defer cancel()
+	return s.store.Update(ctx, names, fn)
+}
+
+// noteKept has it logged that usage is kept, once in a pause: a handler that calls the tracker gets to the store again.
+func (s *shared) noteKept(now int64, err error) {
+	if len(s.kept) == 0 || s.loggedAt != 0 && now >= s.loggedAt && now-s.loggedAt < int64(pause) {
+		return
+	}
+	s.loggedAt = now
+	n := len(s.kept)
+	s.note(func() {
+		s.tracker.cfg.Logger.Error("quota: saving failed, usage is kept in memory", "error", err, "calls", n)
+	})
 }
 
 // inLine puts the calls of waiters among themselves in the order in which they came, so that one of them does not find
@@ -217,11 +300,6 @@ func inLine(calls []*call) {
 	for i, place := range places {
 		calls[place] = waiting[i]
 	}
-}
-
-func isRereading(op operation) bool {
-	_, ok := op.(*rereading)
-	return ok
 }
 
 // finish tells the callers, and reports whether one of them has gone. The grant of one that has gone is taken back.
@@ -268,12 +346,44 @@ type flushing struct{}
 func (o *flushing) quotas() []string    { return nil }
 func (o *flushing) apply([]page, int64) {}
 
-// denied counts refusals that no update has counted.
-func (s *shared) denied(list []refused) {
+// note keeps something to be logged.
+func (s *shared) note(log func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, one := range list {
-		s.refusals[one]++
+	s.notes = append(s.notes, log)
+}
+
+// tell logs what has been noted: where no lock is held and no update waits, for a handler may call the tracker. One does
+// it for all; what a handler causes comes after it.
+func (s *shared) tell() {
+	for mine := false; ; mine = true {
+		log := s.nextNote(mine)
+		if log == nil {
+			return
+		}
+		log()
+	}
+}
+
+func (s *shared) nextNote(mine bool) func() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.noting && !mine {
+		return nil
+	}
+	if s.noting = len(s.notes) > 0; !s.noting {
+		return nil
+	}
+	log := s.notes[0]
+	s.notes = s.notes[1:]
+	return log
+}
+
+func (s *shared) tellSoon() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.notes) > 0 && !s.noting {
+		go s.tell()
 	}
 }
 
@@ -291,19 +401,35 @@ func (s *shared) close(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	_ = s.rest(ctx)
-	s.mu.Lock()
-	left := len(s.refusals) > 0 || s.keeping.Load() > 0
-	s.mu.Unlock()
-	var err error
-	if left {
-		err = s.flush(ctx)
+	if s.owes() {
+		_ = s.flush(ctx)
 	}
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	err = errors.Join(err, s.rest(ctx))
+	err := s.rest(ctx)
+	if err == nil && s.owes() { // a call may have come in between
+		last := &call{op: &flushing{}, done: make(chan struct{})}
+		s.mu.Lock()
+		s.enqueue(last)
+		s.mu.Unlock()
+		if err = s.rest(ctx); err == nil {
+			err = last.err
+		}
+	}
 	s.cancel()
+	ctx, cancel := context.WithTimeout(context.Background(), lastGrace)
+	defer cancel()
+	_ = s.rest(ctx) // an update that hangs ends now, unless it does not heed its context
+	s.tell()
 	return err
+}
+
+// owes reports whether there is anything to save.
+func (s *shared) owes() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.refusals) > 0 || s.keeping.Load() > 0
 }
 
 // rest returns when no update runs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -22,6 +23,7 @@ type fault int
 const (
 	fine      fault = iota
 	before          // it fails, and nothing is applied
+	inVain          // fn runs, and nothing is applied
 	lostReply       // it is applied, and fails all the same
 	twice           // fn runs on books that turn out to be out of date, and again
 	elsewhere       // another writer is quicker: as twice, with what it has changed
@@ -39,6 +41,7 @@ type sharedStore struct {
 	always  fault   // of those after them
 	books   map[string][]byte
 	updates int
+	writes  int        // of a book
 	names   [][]string // of each Update
 	until   time.Time  // of the last
 }
@@ -91,19 +94,19 @@ func (s *sharedStore) Update(ctx context.Context, names []string, fn func(*quota
 	if what == before {
 		return errStore
 	}
+	if what == inVain {
+		_, _, err := s.run(names, fn)
+		return errors.Join(errStore, err)
+	}
 	if what == twice || what == elsewhere {
-		if _, err := s.run(names, fn); err != nil {
+		if _, _, err := s.run(names, fn); err != nil {
 			return err
 		}
 		if what == elsewhere {
 			s.rival()
 		}
 	}
-	tx, err := s.run(names, fn)
-	if err != nil {
-		return err
-	}
-	if err := s.write(names, tx); err != nil {
+	if err := s.commit(names, fn); err != nil {
 		return err
 	}
 	if what == lostReply {
@@ -111,6 +114,23 @@ func (s *sharedStore) Update(ctx context.Context, names []string, fn func(*quota
 	}
 	return nil
 }
+
+// commit runs fn until what it decides holds, and writes that.
+func (s *sharedStore) commit(names []string, fn func(*quota.Tx) error) error {
+	const mostRuns = 10
+	for range mostRuns {
+		tx, handed, err := s.run(names, fn)
+		if err != nil {
+			return err
+		}
+		if s.now == nil || tx.Until.IsZero() || s.now().Before(tx.Until) {
+			return s.write(names, tx, handed)
+		}
+	}
+	return errLate
+}
+
+var errLate = errors.New("the store comes too late, however often it runs fn")
 
 func (s *sharedStore) next(names []string) fault {
 	s.mu.Lock()
@@ -125,14 +145,15 @@ func (s *sharedStore) next(names []string) fault {
 	return what
 }
 
-func (s *sharedStore) run(names []string, fn func(*quota.Tx) error) (*quota.Tx, error) {
+// run returns what fn leaves, and the books that it was handed.
+func (s *sharedStore) run(names []string, fn func(*quota.Tx) error) (*quota.Tx, map[string]*quota.Book, error) {
 	s.mu.Lock()
 	books, err := s.read(names)
 	s.mu.Unlock()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	tx := &quota.Tx{Books: books}
+	tx, handed := &quota.Tx{Books: books}, maps.Clone(books)
 	if s.now != nil {
 		tx.Now = s.now()
 	}
@@ -140,10 +161,11 @@ func (s *sharedStore) run(names []string, fn func(*quota.Tx) error) (*quota.Tx, 
 	s.mu.Lock()
 	s.until = tx.Until
 	s.mu.Unlock()
-	return tx, err
+	return tx, handed, err
 }
 
-func (s *sharedStore) write(names []string, tx *quota.Tx) error {
+// write writes what has changed.
+func (s *sharedStore) write(names []string, tx *quota.Tx, handed map[string]*quota.Book) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name := range s.books {
@@ -152,11 +174,15 @@ func (s *sharedStore) write(names []string, tx *quota.Tx) error {
 		}
 	}
 	for name, book := range tx.Books {
+		if book == handed[name] {
+			continue
+		}
 		data, err := json.Marshal(book)
 		if err != nil {
 			return err
 		}
 		s.books[name] = data
+		s.writes++
 	}
 	return nil
 }

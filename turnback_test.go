@@ -262,15 +262,20 @@ func TestBatchesAreKnownUntilTheirWriterHasBeenSilentForLong(t *testing.T) {
 	l.book.mark(2, 7, l.at)
 	require.True(t, l.book.applied(1, 5) && l.book.applied(1, 4) && l.book.applied(2, 7))
 	require.False(t, l.book.applied(1, 6) || l.book.applied(3, 1))
-	for writer := range uint64(fewBatches) {
+	l.pass(minute)
+	l.book.mark(1, 6, l.at)
+	l.pass(minute)
+	for writer := range uint64(mostBatches - 1) {
 		l.book.mark(10+writer, 1, l.at)
 	}
-	l.pass(rememberBatch - minute)
-	require.False(t, l.book.applied(1, 5), "of many the silent ones are forgotten")
-	require.True(t, l.book.applied(2, 7))
-	l.pass(mostRemembered - rememberBatch)
-	require.True(t, l.book.applied(10, 1), "few are kept: what they could not save may come back after days")
-	l.pass(hour)
+	l.pass(minute)
+	require.True(t, l.book.applied(1, 6))
+	require.False(t, l.book.applied(2, 7), "of very many the one that marked first is forgotten")
+	l.book.unmark(1)
+	require.False(t, l.book.applied(1, 6), "its writer knows that it was saved")
+	l.pass(mostRemembered - 2*minute)
+	require.True(t, l.book.applied(10, 1), "what could not be saved may come back after days")
+	l.pass(minute)
 	require.False(t, l.book.applied(10, 1))
 }
 

@@ -8,89 +8,101 @@ import (
 
 // updating is one update of the store. What apply finds out is made anew each time it runs.
 type updating struct {
-	shared     *shared
-	calls      []*call
-	names      []string
-	number     uint64
-	everything bool
-	flush      bool
-	refusals   []counted
+	shared   *shared
+	calls    []*call
+	names    []string
+	number   uint64
+	flush    bool
+	refusals refusals // of before, in these quotas
 
 	now     int64
 	books   map[string]*Book
+	pages   map[string]*sharedPage
 	due     []Alert
-	counted bool // the refusals have gone into the books
+	changed []string // the quotas whose books have changed
+	counted bool     // the refusals have gone into the books
 }
 
-type counted struct {
-	refused
-	n int64
+// A sharedPage is a page of a book that a transaction has handed out.
+type sharedPage struct {
+	page
+	rules  *rules
+	opened bool // by a call
 }
 
 // apply runs every call on the books of the transaction.
 func (b *updating) apply(tx *Tx) error {
+	b.begin(tx)
+	for _, c := range b.calls {
+		b.run(c)
+	}
+	changed := b.flush
+	for _, p := range b.pages {
+		if p.opened {
+			// What is replayed has left the book at its own time: what the book says holds from now on.
+			p.now = p.book.advance(p.rules, b.now)
+		}
+		changed = changed || p.book.changed
+	}
+	if changed {
+		b.count()
+	}
+	replayed := slices.ContainsFunc(b.calls, (*call).mayBeReplayed)
+	for name, p := range b.pages {
+		b.claim(p.book, changed)
+		b.close(tx, name, p.book, replayed)
+	}
+	return nil
+}
+
+// begin opens the books.
+func (b *updating) begin(tx *Tx) {
 	t := b.shared.tracker
-	b.now, b.due, b.counted = nanos(tx.Now), nil, false
+	b.now, b.due, b.changed, b.counted = nanos(tx.Now), nil, nil, false
 	if tx.Now.IsZero() {
 		b.now = t.now()
 	} else {
 		b.shared.ahead.Store(b.now - t.now())
 	}
 	b.books = make(map[string]*Book, len(b.names))
-	pages := make(map[string]*page, len(b.names))
-	for _, name := range b.names {
-		book := tx.Books[name]
-		if book == nil {
-			book = &Book{}
-		}
-		book.name, book.changed = name, false
-		e := t.entryOf(name)
-		b.books[name] = book
-		pages[name] = &page{entry: e, book: book}
-	}
 	for name, book := range tx.Books {
-		if b.books[name] == nil && book != nil {
-			book.name = name
+		if book != nil {
+			book.name, book.changed = name, false
 			b.books[name] = book
 		}
 	}
-	for _, c := range b.calls {
-		b.run(c, pages)
+	b.pages = make(map[string]*sharedPage, len(b.names))
+	for _, name := range b.names {
+		if b.books[name] == nil {
+			b.books[name] = &Book{name: name}
+		}
+		e := t.glimpse(name)
+		b.pages[name] = &sharedPage{page: page{entry: e, book: b.books[name]}, rules: rulesOf(e)}
 	}
-	changed := b.flush
-	for _, p := range pages {
-		changed = changed || p.book.changed
-	}
-	if changed {
-		b.count(pages)
-	}
-	for name, p := range pages {
-		b.close(tx, name, p, changed)
-	}
-	return nil
 }
 
 // run applies one call, unless an update whose outcome was not known has applied it already.
-func (b *updating) run(c *call, pages map[string]*page) {
+func (b *updating) run(c *call) {
 	names := c.op.quotas()
 	if len(names) == 0 {
 		return
 	}
-	if c.batch != 0 && b.books[names[0]].applied(b.shared.tracker.writer, c.batch) {
+	first, writer := b.books[names[0]], b.shared.tracker.writer
+	if c.batch != 0 && first.applied(writer, c.batch) || c.undoes != 0 && !first.applied(writer, c.undoes) {
 		return
 	}
 	at := b.now
-	if c.batch != 0 {
+	if c.kept {
 		at = min(at, c.at)
 	} else {
 		c.at = at
 	}
 	opened := make([]page, len(names))
 	for i, name := range names {
-		p := pages[name]
+		p := b.pages[name]
 		// What is replayed keeps its time, but must not pass for a clock that has stepped back.
-		p.now = p.book.advance(rulesOf(p.entry), max(at, min(p.book.clock, b.now)))
-		opened[i] = *p
+		p.now, p.opened = p.book.advance(p.rules, max(at, min(p.book.clock, b.now))), true
+		opened[i] = p.page
 	}
 	c.op.apply(opened, at)
 }
@@ -101,150 +113,109 @@ func rulesOf(e *entry) *rules {
 	return e.rules
 }
 
-// count puts the refusals, of before and of this batch, into the books that the transaction has.
-func (b *updating) count(pages map[string]*page) {
-	b.counted = true
-	for _, one := range b.refusals {
-		if p := pages[one.quota]; p != nil {
-			p.book.advance(rulesOf(p.entry), b.now)
-			for range one.n {
-				p.book.today.deny(one.by)
-			}
-			p.book.changed = true
-		}
+// mayBeReplayed reports whether the call is applied again, or taken back by another that is, when nobody learns what
+// became of its update. Taking a grant back needs no mark, it has a key; nor does a delivery, of which nothing is left.
+func (c *call) mayBeReplayed() bool {
+	switch op := c.op.(type) {
+	case *acquisition:
+		return op.existing != nil
+	case *delivering:
+		return false
 	}
-	for _, c := range b.calls {
-		if op, ok := c.op.(refuser); ok {
-			for _, one := range op.refusals() {
-				pages[one.quota].book.today.deny(one.by)
-				pages[one.quota].book.changed = true
-			}
-		}
+	return lasting(c.op)
+}
+
+// claim takes on the alerts that are due in a book.
+func (b *updating) claim(book *Book, changed bool) {
+	t := b.shared.tracker
+	unsure := b.shared.unsure[book.name]
+	if len(book.outbox) > 0 && (changed || len(unsure) > 0) && t.delivers() {
+		b.due = append(b.due, book.claimed(t.writer, unsure)...) // before it claims new ones
+		b.due = append(b.due, book.claim(t.writer, b.now)...)
 	}
 }
 
-// close decides what becomes of a book.
-func (b *updating) close(tx *Tx, name string, p *page, changed bool) {
-	t := b.shared.tracker
-	if len(p.book.outbox) > 0 && (changed || len(b.shared.unsure) > 0) && t.delivers() {
-		b.due = append(b.due, p.book.claimed(t.writer, b.shared.unsure)...) // before it claims new ones
-		b.due = append(b.due, p.book.claim(t.writer, b.now)...)
-	}
+// close decides what becomes of a book. One that has changed stands under a pointer of its own afterwards.
+func (b *updating) close(tx *Tx, name string, book *Book, replayed bool) {
+	known := book.configured != nil // else nobody has advanced it
 	switch {
-	case p.book.configured == nil:
-	case p.book.configured.template && p.book.blank() && tx.Books[name] != nil:
+	case known && book.configured.template && book.blank() && tx.Books[name] != nil:
 		delete(tx.Books, name)
-	case p.book.changed && !p.book.untouched():
-		p.book.mark(t.writer, b.number, b.now)
-		tx.Books[name] = p.book
+		b.books[name] = &Book{name: name}
+		b.changed = append(b.changed, name)
+		return
+	case book.changed && !book.untouched():
+		if replayed {
+			book.mark(b.shared.tracker.writer, b.number, b.now)
+		} else {
+			book.unmark(b.shared.tracker.writer)
+		}
+		changed := *book
+		tx.Books[name], b.books[name] = &changed, &changed
+		b.changed = append(b.changed, name)
 	}
-	if until := instant(p.book.nextTurn()); !until.IsZero() && (tx.Until.IsZero() || until.Before(tx.Until)) {
-		tx.Until = until
+	until := book.nextTurn()
+	if known && until > b.now && (tx.Until.IsZero() || instant(until).Before(tx.Until)) {
+		tx.Until = instant(until)
 	}
 }
 
 // install shows in the entries what the update has left.
 func (b *updating) install() {
-	t := b.shared.tracker
+	s, t := b.shared, b.shared.tracker
+	s.installed.Add(1)
+	b.settleRefusals()
 	for name, book := range b.books {
-		e := t.entries.find(name)
-		if e == nil {
-			e = t.entryOf(name)
+		if book.today.saturated {
+			book.today.saturated = false
+			s.note(func() { t.logSaturation(name) })
 		}
-		changed, saturated := book.changed, book.today.saturated
-		book.today.saturated = false
+		s.showRefusals(book)
+		if t.entries.find(name) == nil && book.untouched() {
+			continue // asking makes no entry
+		}
 		book.changed = false
-		e.mu.Lock()
+		e := t.lockEntry(name)
 		e.book, e.seen, e.fetched = book, 0, t.now()
 		e.installs++
 		t.undelivered.look(book, t.writer)
-		if !b.counted {
-			b.shared.showRefusals(e)
-		}
 		if e.nextDue() != 0 {
 			t.timer.consider(e)
 		}
 		e.mu.Unlock()
-		if saturated {
-			go t.logSaturation(name) // its handler may ask for the update that comes next
-		}
-		if changed { // a waiter that was refused again must not wake itself
-			t.waiters.wake(name)
-		}
 	}
-	b.settleRefusals()
+	for _, name := range b.changed { // a waiter that was refused again must not wake itself
+		t.waiters.wake(name)
+	}
 	t.alerts.claim(b.due, false)
-	for _, alert := range b.due {
-		b.shared.unsure = slices.DeleteFunc(b.shared.unsure, func(id string) bool { return id == alert.ID })
-	}
 }
 
-// settleRefusals forgets the refusals that have been saved and remembers those that have not.
-func (b *updating) settleRefusals() {
-	b.shared.mu.Lock()
-	if b.counted {
-		for _, one := range b.refusals {
-			if !slices.Contains(b.names, one.quota) {
-				continue
-			}
-			if b.shared.refusals[one.refused] -= one.n; b.shared.refusals[one.refused] <= 0 {
-				delete(b.shared.refusals, one.refused)
-			}
-		}
-	}
-	b.shared.mu.Unlock()
-	if b.counted {
-		return
-	}
-	for _, c := range b.calls {
-		op, ok := c.op.(refuser)
-		if !ok || len(op.refusals()) == 0 {
-			continue
-		}
-		b.shared.denied(op.refusals())
-		for _, one := range op.refusals() {
-			e := b.shared.tracker.entryOf(one.quota)
-			e.mu.Lock()
-			e.book.today.deny(one.by)
-			e.mu.Unlock()
-		}
-	}
-}
-
-// showRefusals counts in an entry's book, whose lock is held, the refusals that have not been saved.
-func (s *shared) showRefusals(e *entry) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for one, n := range s.refusals {
-		if one.quota == e.name {
-			for range n {
-				e.book.today.deny(one.by)
-			}
-		}
-	}
-}
-
-// keep goes on in memory after an update that failed: what has happened counts, and goes out with the next update.
-func (b *updating) keep(err error) {
-	s, t := b.shared, b.shared.tracker
+// keep goes on in memory after an update of that number has failed, or was not tried (0): what has happened counts, and
+// goes out with the next update. A call that lasts is kept also where it has changed nothing here, for the store may
+// know more; it is over only where the answer can be no other later.
+func (s *shared) keep(calls []*call, number uint64, due []Alert, err error) {
 	s.keeping.Add(1) // from here on nothing that is read from the store takes the place of what the entries know
-	for _, alert := range b.due {
-		s.unsure = insertNames(s.unsure, []string{alert.ID})
-	}
-	before := len(s.kept)
-	for i, c := range b.calls {
-		if i < before {
-			if c.batch == 0 {
-				c.batch = b.number
-			}
-			continue
+	for _, alert := range due {
+		if s.unsure == nil {
+			s.unsure = make(map[string][]string)
 		}
+		s.unsure[alert.Quota] = insertNames(s.unsure[alert.Quota], []string{alert.ID})
+	}
+	for _, c := range s.kept {
+		if c.batch == 0 {
+			c.batch = number
+		}
+	}
+	for _, c := range calls {
 		switch op := c.op.(type) {
 		case *acquisition:
 			c.err = notSaved(err)
-			// Whether it has joined another's is not known: that one stays, at worst until it expires.
-			if op.granted {
-				s.kept = append(s.kept, &call{op: op.undo(), at: c.at})
+			if undo := op.undo(); undo != nil {
+				back := &call{op: undo, at: c.at, kept: true}
+				if op.existing != nil {
+					back.undoes = number // another's reservation, of which it may have no part
+				}
+				s.kept = append(s.kept, back)
 			}
 			op.granted, op.existing = false, nil
 			continue
@@ -256,15 +227,15 @@ func (b *updating) keep(err error) {
 			c.err = notSaved(err)
 			continue
 		}
-		if t.applyHere(c) {
-			c.batch = b.number
-			c.err = pending(context.Background(), err)
-			s.kept = append(s.kept, &call{op: again(c.op), at: c.at, batch: b.number})
+		changed := s.tracker.applyHere(c)
+		if op, ok := c.op.(*settling); ok && op.settled && !changed {
+			continue // ErrSettled, whatever is saved
 		}
+		c.err = pending(context.Background(), err)
+		s.kept = append(s.kept, &call{op: again(c.op), at: c.at, batch: number, kept: true})
 	}
 	s.keeping.Store(int64(len(s.kept)))
 	if len(s.kept) > 0 {
-		t.cfg.Logger.Error("quota: saving failed, usage is kept in memory", "error", err, "calls", len(s.kept))
 		s.retry()
 	}
 }

@@ -285,7 +285,7 @@ func (t *QuotaTracker) countRefusal(e *ExceededError) {
 func (t *QuotaTracker) deny(one refused) {
 	e := t.entryOf(one.quota)
 	pages := t.lock([]page{{entry: e}})
-	pages[0].book.today.deny(one.by)
+	pages[0].book.today.deny(one.by, 1)
 	if t.saver != nil {
 		t.saver.note(pages[0].entry)
 	}

@@ -25,6 +25,7 @@ func sharedRules() []rule {
 		{text: "Updates at once lose nothing", run: losesNothing},
 		{text: "Update with a context that is done keeps all that fn changes or reports an error", run: updatesWholly},
 		{text: "fn runs again when the time it set in Until has come", run: heedsUntil},
+		{text: "Update gives up when what fn decides never holds", run: givesUp},
 		{text: "a book of any quota name can be updated", run: updatesNames},
 	}
 	for i := range list {
@@ -134,7 +135,7 @@ func updates(t *trial) error {
 			return fmt.Errorf("after Update %d: %w", n+1, err)
 		}
 	}
-	// A transition may also replace a book.
+	// Another book altogether; those above share with the one handed out all but their pointer.
 	left, err := t.update([]string{sumQuota}, func(tx *quota.Tx) error {
 		tx.Books[sumQuota] = t.states.late().Books[sumQuota]
 		return nil
@@ -413,6 +414,40 @@ func heedsUntil(t *trial) error {
 			"if the store has no time", first)
 	}
 	return t.agree(left)
+}
+
+func givesUp(t *trial) error {
+	const enough = 200
+	before, err := t.charge(1, sumQuota)
+	if err != nil {
+		return err
+	}
+	endless := errors.New("fn is run for ever")
+	runs, timed := 0, false
+	_, err = t.update([]string{sumQuota}, func(tx *quota.Tx) error {
+		if runs++; runs > enough {
+			return endless
+		}
+		if timed = !tx.Now.IsZero(); !timed {
+			return nil
+		}
+		tx.Until = tx.Now
+		return t.states.use(tx.Books, sumQuota, 1)
+	})
+	switch {
+	case !timed && err != nil:
+		return fmt.Errorf("Update failed: %w", err)
+	case !timed:
+		return nil
+	case runs > enough:
+		return fmt.Errorf("fn has set Until to Now %d times, and is run again: give up after a few times", enough)
+	case err == nil:
+		return errors.New("fn has set Until to Now each time, and Update returned nil: return an error and keep nothing")
+	}
+	if err := t.agree(before); err != nil {
+		return fmt.Errorf("Update gave up after %d runs of fn, and yet: %w; keep nothing", runs, err)
+	}
+	return nil
 }
 
 func updatesNames(t *trial) error {

@@ -251,8 +251,8 @@ func laterDays(tracker *quota.QuotaTracker, clock *Clock) error {
 var errTaken = errors.New("quotatest: the books are taken")
 
 // A loopback is a SharedPersistence that hands a tracker the very books it was made with, so that the tracker changes
-// them in place. It takes one update and reports it as failed: the tracker then leaves the books alone, and marked as
-// changed, which a store of package quota itself may look at.
+// them in place and puts what has changed there under another pointer. It takes one update and reports it as failed: the
+// tracker then leaves the books alone.
 type loopback struct {
 	books map[string]*quota.Book
 	taken bool
@@ -272,7 +272,7 @@ func (l *loopback) Update(_ context.Context, _ []string, fn func(*quota.Tx) erro
 	return cmp.Or(fn(&quota.Tx{Books: l.books}), errTaken)
 }
 
-// use records n requests of name in books, as a tracker does it: in place.
+// use records n requests of name in books, as a tracker does it: in place, and then under another pointer.
 func (s *states) use(books map[string]*quota.Book, name string, n int64) error {
 	ctx := context.Background()
 	tracker, err := newTracker(ctx, &loopback{books: books}, NewClock(s.end), templates())
