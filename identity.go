@@ -131,7 +131,7 @@ func (b *Book) knows(id string) bool {
 func (o *acquisition) known(pages []page) bool {
 	for i := range pages {
 		b := pages[i].book
-		if h := b.holds.byID[o.id]; h != nil {
+		if h := b.holds.byID[o.id]; h.stands(pages[i].now) {
 			if o.matches(pages, h, b.name) {
 				o.join(pages, h.key)
 				o.existing = o.tracker.handle(h, b.name)

@@ -270,7 +270,7 @@ func (o *searching) apply(pages []page, _ int64) {
 		if h == nil && o.made {
 			h = p.book.holds.open[o.key]
 		}
-		if h != nil {
+		if h.stands(p.now) {
 			o.found = o.tracker.handle(h, p.book.name)
 			if !h.found {
 				h.found, p.book.changed = true, true
@@ -411,7 +411,7 @@ func (o *settling) apply(pages []page, _ int64) {
 	o.settled, o.until = false, 0
 	if o.verb == verbExtend {
 		for _, p := range pages {
-			if p.book.holds.open[o.key] == nil {
+			if !p.book.holds.open[o.key].stands(p.now) {
 				o.settled = true
 				return
 			}

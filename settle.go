@@ -51,6 +51,7 @@ func final(held, named *amounts) (actual, estimated amounts) {
 // then changed. A hold that is gone without having been settled, used up by RecordUsage or forgotten long after it
 // expired, leaves the call to be charged as further usage.
 func (b *Book) commit(s *settlement, now int64) (settled bool) {
+	b.turnForeign(now)
 	h, open := b.holds.open[s.key]
 	if !open {
 		if h, late := b.holds.expired[s.key]; late {
@@ -148,6 +149,7 @@ func (b *Book) amend(h *hold, actual, estimated *amounts, now int64) {
 
 // release gives back what a hold has set aside. It reports whether the reservation had been settled before.
 func (b *Book) release(s *settlement, now int64) (settled bool) {
+	b.turnForeign(now)
 	h, open := b.holds.open[s.key]
 	if !open {
 		h, late := b.holds.expired[s.key]
@@ -219,8 +221,8 @@ func (b *Book) unbegin(h *hold) {
 
 // extend puts a hold's expiry off. It reports whether the reservation had been settled before.
 func (b *Book) extend(s *settlement, ttl, now int64) (expires int64, settled bool) {
-	h, open := b.holds.open[s.key]
-	if !open {
+	h := b.holds.open[s.key]
+	if !h.stands(now) {
 		return 0, true
 	}
 	if expires := now + ttl; expires > h.expires {
@@ -435,6 +437,7 @@ func (b *Book) reset(now int64) {
 // undo takes back a grant that its caller was never told of. It leaves no trace but the peak of the day. A hold that
 // other calls were given too stays theirs.
 func (b *Book) undo(key holdKey, now int64) {
+	b.turnForeign(now)
 	if h, late := b.holds.expired[key]; late {
 		b.changed = true
 		if h.joined > 0 {
