@@ -164,3 +164,29 @@ func amounting(list ...Amount) *amounts {
 	}
 	return &m
 }
+
+func TestAnAccountThatNobodyHasConfiguredForLongIsDroppedByTheTurnOfADay(t *testing.T) {
+	l := newLedger(t, Limit{Max: 10, Window: Lifetime(), NoAlerts: true})
+	l.record(Requests(10))
+	l.configure(Limit{Max: 10, Window: Daily(nil), NoAlerts: true})
+	l.rules.template = true
+	l.pass(day)
+	require.Len(t, l.book.accounts, 2, "only since yesterday")
+	l.pass(2 * day)
+	require.Len(t, l.book.accounts, 1)
+	require.True(t, l.book.blank(), "so that a template's book may go too")
+}
+
+func TestAnAccountThatIsNotConfiguredForgetsThatItHasAlertedAsAnyOther(t *testing.T) {
+	l := newLedger(t, Limit{Max: 10, Window: Rolling(time.Hour)})
+	l.record(Requests(10))
+	l.pass(30 * minute)
+	l.record(Requests(8))
+	a := l.account()
+	l.configure(Limit{Max: 10, Window: Daily(nil)})
+	l.pass(40 * minute)
+	require.Equal(t, int64(8), a.used)
+	require.Equal(t, []mark{{50, noon}, {80, noon}}, a.marks, "what is still reached does not alert again")
+	l.pass(hour)
+	require.Empty(t, a.marks)
+}
