@@ -210,11 +210,28 @@ func (b *Book) restartSession(a *account, released *hold) {
 	}
 }
 
-// unbegin ends a Session that nothing but an expired hold had begun, when it turns out that it never ran.
-func (b *Book) unbegin(h *hold) {
+// unbegin moves the beginning of a Session on when its first use was an expired hold that turns out never to have run,
+// or ends it when there was no other. When those others are known is told by what they were charged: together all that
+// is used.
+func (b *Book) unbegin(released *hold) {
 	for _, a := range b.accounts {
-		if a.window.kind == kindSession && a.used == 0 && a.reserved == 0 && a.first == h.granted {
-			a.start, a.end, a.first = 0, 0, 0
+		if n, _ := released.amounts.of(a.place, a.unit); n == 0 || a.window.kind != kindSession || a.first != released.granted {
+			continue
+		}
+		var known, first int64
+		for h := b.holds.ended.oldest; h != nil; h = h.newer {
+			n, _ := h.amounts.of(a.place, a.unit)
+			if h == released || h.released || n == 0 || !a.counts(h.granted) || h.charged < a.since {
+				continue
+			}
+			known = saturatingAdd(known, n)
+			if first == 0 || h.granted < first {
+				first = h.granted
+			}
+		}
+		if a.used <= known {
+			a.first = first
+			b.restartSession(a, released)
 		}
 	}
 }
@@ -253,11 +270,13 @@ func (b *Book) record(list *amounts, now int64) {
 	rest := list.flat()
 	requests := list.known[atRequests]
 	counted := requests > 0
+	// The totals of what is open say when to stop. What is visited in vain until then are plain holds without the units in
+	// question, older than one that has them, or all when only other holds have them: at most as many as are open.
 	for h := b.holds.plain.oldest; h != nil; {
 		next := h.newer
 		held := h.amounts.known[atRequests]
 		switch {
-		case counted && requests == 0, !counted && rest.spent():
+		case counted && (requests == 0 || b.today.known[atRequests].open == 0), !counted && !b.today.anyOpen(&rest):
 			next = nil
 		case counted && held == 0:
 		case counted && held <= requests:
@@ -317,6 +336,9 @@ func (b *Book) useUp(h *hold, rest *amounts, now int64) {
 // usePart shrinks a hold by the usage in rest, and takes that out of rest. A hold with nothing left is closed.
 func (b *Book) usePart(h *hold, rest *amounts, now int64) {
 	used := h.shrink(rest)
+	if used.spent() {
+		return
+	}
 	for _, a := range b.accounts {
 		if n, held := used.of(a.place, a.unit); held {
 			a.settle(n, n, h.granted, now, true)
@@ -354,14 +376,17 @@ func inParts(rest *amounts, h *hold) amounts {
 
 // shrink takes out of a hold what rest has of the same units, and returns that.
 func (h *hold) shrink(rest *amounts) (taken amounts) {
-	if h.asked == nil {
-		asked := h.amounts
-		h.asked = &asked
-	}
 	less := inParts(rest, h)
 	for one := range h.amounts.each {
 		n, _ := less.exactly(one.at, one.unit)
 		taken.set(one.at, one.unit, min(one.n, n))
+	}
+	if taken.spent() {
+		return taken
+	}
+	if h.asked == nil {
+		asked := h.amounts
+		h.asked = &asked
 	}
 	h.amounts.subtract(&taken)
 	return taken
@@ -378,7 +403,7 @@ func (b *Book) closeEmpty(h *hold) {
 // releaseOldest gives back so much of the plain holds, oldest first, or what there is.
 func (b *Book) releaseOldest(list *amounts, now int64) {
 	rest := list.flat()
-	for h := b.holds.plain.oldest; h != nil && !rest.spent(); {
+	for h := b.holds.plain.oldest; h != nil && b.today.anyOpen(&rest); {
 		next := h.newer
 		if taken := h.shrink(&rest); !taken.spent() {
 			b.giveBack(h, &taken, now)
