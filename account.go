@@ -270,7 +270,7 @@ func (a *account) outstanding(n, granted, now int64) int64 {
 	if granted < a.opened {
 		return 0
 	}
-	return max(0, n-share(a.max, max(0, now-granted), a.length(), true))
+	return max(0, n-share(a.max, max(0, now-granted, a.start-granted), a.length(), true))
 }
 
 // amend corrects what an expired hold was charged: from charged, at that time, to actual. What no longer stands is
@@ -322,7 +322,7 @@ func (a *account) reset(now int64) {
 	for i := range a.slices {
 		a.slices[i].used = 0
 	}
-	a.used, a.since, a.first = 0, now+1, 0 // what expired at this very moment has been reset too
+	a.used, a.since, a.first, a.part = 0, now+1, 0, 0 // what expired at this very moment has been reset too
 	if a.window.kind == kindSession && a.reserved == 0 {
 		a.start, a.end = 0, 0
 	}
@@ -452,7 +452,7 @@ func (a *account) ring() {
 
 // amountAt is the smallest amount used that is at least so many percent of the limit; of a limit of 0 any is.
 func (a *account) amountAt(threshold int) int64 {
-	return max(1, share(a.rule.Max, int64(threshold), 100, true))
+	return max(1, share(a.max, int64(threshold), 100, true))
 }
 
 func (a *account) marked(threshold int) bool {
@@ -461,7 +461,7 @@ func (a *account) marked(threshold int) bool {
 
 // rearm lets thresholds of a window without a turn alert again, once it is below them and a full length has passed.
 func (a *account) rearm(now int64) {
-	if len(a.marks) == 0 || a.rule == nil {
+	if len(a.marks) == 0 {
 		return
 	}
 	before := len(a.marks)

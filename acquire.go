@@ -221,10 +221,9 @@ func (o *acquisition) apply(pages []page, _ int64) {
 		return
 	}
 	o.want(pages)
-	if !o.admitAll(pages) || !o.admitAny(pages) {
-		return
+	if o.admit(pages) {
+		o.grant(pages)
 	}
-	o.grant(pages)
 }
 
 // page returns the page of a canonical name.
@@ -254,8 +253,33 @@ func (o *acquisition) judge(p *page, one *asked) verdict {
 	return v
 }
 
-// admitAll reports whether every one of All admits.
-func (o *acquisition) admitAll(pages []page) bool {
+// admit reports whether all of All and one of Any admit. Where neither All nor Any does, the error is that of the one that
+// binds longer, and its refusals are those that are counted.
+func (o *acquisition) admit(pages []page) bool {
+	all := o.refusedByAll(pages)
+	before := len(o.denied)
+	none := o.refusedByAny(pages)
+	switch {
+	case all == nil && none == nil:
+		return true
+	case all == nil || none != nil && none.later(all):
+		o.err, o.denied = none, slices.Delete(o.denied, 0, before)
+	default:
+		o.err, o.denied, o.chosen = all, o.denied[:before], -1
+	}
+	return false
+}
+
+// later reports whether e binds longer than other.
+func (e *ExceededError) later(other *ExceededError) bool {
+	if e.hopeless != other.hopeless {
+		return e.hopeless
+	}
+	return e.RetryAt.After(other.RetryAt)
+}
+
+// refusedByAll returns why not every one of All admits, nil when they do.
+func (o *acquisition) refusedByAll(pages []page) *ExceededError {
 	var worst verdict
 	var refusing *page
 	for i := range o.asked {
@@ -273,37 +297,34 @@ func (o *acquisition) admitAll(pages []page) bool {
 			worst, refusing = v, p
 		}
 	}
-	if refusing != nil {
-		o.err = refusing.book.refusal(worst, refusing.now)
-		return false
+	if refusing == nil {
+		return nil
 	}
-	return true
+	return refusing.book.refusal(worst, refusing.now)
 }
 
-// admitAny chooses the first candidate that admits.
-func (o *acquisition) admitAny(pages []page) bool {
+// refusedByAny chooses the first candidate that admits, or returns why none does.
+func (o *acquisition) refusedByAny(pages []page) *ExceededError {
 	var refusals []*ExceededError
-	candidates := false
+	before := len(o.denied)
 	for i := range o.asked {
 		one := &o.asked[i]
 		if !one.candidate {
 			continue
 		}
-		candidates = true
 		p := o.page(pages, one.canonical)
 		v := o.judge(p, one)
 		if !v.refused {
-			o.chosen, o.denied = i, o.denied[:0] // the call is admitted
-			return true
+			o.chosen, o.denied = i, o.denied[:before]
+			return nil
 		}
 		o.deny(p, v)
 		refusals = append(refusals, p.book.refusal(v, p.now))
 	}
-	if !candidates {
-		return true
+	if len(refusals) == 0 {
+		return nil
 	}
-	o.err = soonest(refusals)
-	return false
+	return soonest(refusals)
 }
 
 // soonest returns the refusal that ends first, with all of them behind it.

@@ -129,16 +129,14 @@ func (m *amounts) set(at place, unit Unit, n int64) {
 		m.named |= 1 << at
 		return
 	}
-	other := make([]Amount, 0, len(m.other)+1)
-	other = append(other, m.other...)
-	for i := range other {
-		if other[i].Unit == unit {
-			other[i].N = n
-			m.other = other
+	m.other = slices.Clone(m.other)
+	for i := range m.other {
+		if m.other[i].Unit == unit {
+			m.other[i].N = n
 			return
 		}
 	}
-	m.other = append(other, Amount{unit, n})
+	m.other = append(m.other, Amount{unit, n})
 }
 
 // A part of amounts is so much of one unit.

@@ -53,9 +53,13 @@ const (
 
 // advance brings the book to now: the rules are applied, holds that are due expire and windows turn, in the order of
 // time. It returns the book's time, which is later than now when the clock has stepped back by up to a day. From further
-// ahead everything is anchored anew at now.
+// ahead everything is anchored anew at now. A book that others have configured stays as it is: what expires in it, when
+// its day ends and what is dropped follow rules that are not known here.
 func (b *Book) advance(r *rules, now int64) int64 {
 	switch {
+	case r.foreign:
+		b.configured = r
+		return max(now, b.clock)
 	case now >= b.clock:
 		b.clock = now
 	case b.clock-now > day:
@@ -79,6 +83,19 @@ func (b *Book) advance(r *rules, now int64) int64 {
 	}
 	b.sweep(now)
 	return now
+}
+
+// turnForeign lets the windows of a foreign book turn, so that what is settled in it is charged where it belongs. They
+// are the accounts' own; all else waits for a tracker that has the quota configured.
+func (b *Book) turnForeign(now int64) {
+	if b.configured == nil || !b.configured.foreign {
+		return
+	}
+	b.clock = max(b.clock, now)
+	for _, a := range b.accounts {
+		a.locate(b.configured)
+		a.turn(now)
+	}
 }
 
 // turn moves every account and the day to now.
@@ -109,6 +126,7 @@ func (b *Book) turnDay(r *rules, now int64) {
 	for _, a := range b.limits {
 		a.seen = max(a.seen, now)
 	}
+	b.dropUnseen(now)
 }
 
 // expire ends a hold that nobody settled by its TTL.
@@ -179,9 +197,7 @@ func (b *Book) reanchor(r *rules, now int64) {
 	ahead := b.clock
 	b.clock = now
 	for _, a := range b.accounts {
-		if a.location == nil {
-			a.location, _ = r.zone(a.window.zone) // the book has just been read and is not matched yet
-		}
+		a.locate(r) // the book may just have been read, and is not matched yet
 		a.reanchor(now)
 	}
 	for h := range b.holds.each {
@@ -233,9 +249,7 @@ func (b *Book) match(r *rules, now int64) {
 		a.rule = nil
 		at := slices.IndexFunc(r.limits, func(rule limitRule) bool { return rule.text == a.text })
 		if at < 0 {
-			if a.location == nil {
-				a.location, _ = r.zone(a.window.zone) // without its zone an account is charged but does not turn
-			}
+			a.locate(r)
 			a.ring()
 			continue
 		}
@@ -256,8 +270,15 @@ func (b *Book) match(r *rules, now int64) {
 	}
 }
 
-// open adds the accounts that are missing for r's limits, drops those that nobody has configured for long, and brings
-// in what has been imported. It returns the book's time.
+// locate looks up the zone of an account. Without it an account is charged but does not turn.
+func (a *account) locate(r *rules) {
+	if a.location == nil {
+		a.location, _ = r.zone(a.window.zone)
+	}
+}
+
+// open adds the accounts that are missing for r's limits, drops those that nobody has configured for long, and brings in
+// what has been imported. It returns the book's time.
 func (b *Book) open(r *rules, now int64) int64 {
 	if len(b.limits) < len(r.limits) && b.holds.grantedAt(now) {
 		now++ // so that what was granted before an account was opened can be told from what is granted after
@@ -274,14 +295,19 @@ func (b *Book) open(r *rules, now int64) int64 {
 		}
 		b.limits = append(b.limits, b.accounts[at])
 	}
+	b.dropUnseen(now)
+	b.bringIn(r, now)
+	b.cross(now)
+	return now
+}
+
+// dropUnseen drops the accounts that nobody has configured for long.
+func (b *Book) dropUnseen(now int64) {
 	kept := len(b.accounts)
 	b.accounts = slices.DeleteFunc(b.accounts, func(a *account) bool { return a.rule == nil && now-a.seen >= dropAccount })
 	if len(b.accounts) != kept {
 		b.changed = true
 	}
-	b.bringIn(r, now)
-	b.cross(now)
-	return now
 }
 
 // newAccount opens the account of a limit that the book has not had: it starts with the days that fall into its window,
@@ -424,6 +450,9 @@ func (b *Book) untouched() bool {
 
 // nextTurn is when time alone changes what the book says, 0 when it does not.
 func (b *Book) nextTurn() int64 {
+	if b.configured != nil && b.configured.foreign {
+		return 0
+	}
 	next := b.holds.nextExpiry()
 	earlier := func(at int64) {
 		if at > b.clock && (next == 0 || at < next) {

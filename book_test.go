@@ -289,7 +289,7 @@ func TestAHoldOfOneQuotaIsPlainHoweverItIsWritten(t *testing.T) {
 	h, err := holdJSON{Expires: 1, TTL: 1, Amounts: amountsOf(*amounting(Requests(1))), Quotas: []string{}}.hold()
 	require.NoError(t, err)
 	require.True(t, h.plain())
-	h, err = holdJSON{Expires: 1, TTL: 1, Amounts: amountsOf(*amounting(Requests(1))), Quotas: []string{"p"}}.hold()
+	h, err = holdJSON{Expires: 1, TTL: 1, Amounts: amountsOf(*amounting(Requests(1))), Quotas: []string{"p", "q"}}.hold()
 	require.NoError(t, err)
 	require.False(t, h.plain())
 }
@@ -334,4 +334,30 @@ func TestSlicesOfARollingWindowAreAlignedAndPositive(t *testing.T) {
 	for _, list := range [][]sliceJSON{{{at + 1, 1}}, {{at, -1}, {at + moment(second), 2}}, {{at, 0}, {at, 1}}, {{at, 1}, {at - moment(second), 0}}} {
 		require.ErrorContains(t, read(list...), "slices out of order")
 	}
+}
+
+func TestAnAccountThatNobodyHasConfiguredForLongIsDroppedByTheTurnOfADay(t *testing.T) {
+	l := newLedger(t, Limit{Max: 10, Window: Lifetime(), NoAlerts: true})
+	l.record(Requests(10))
+	l.configure(Limit{Max: 10, Window: Daily(nil), NoAlerts: true})
+	l.rules.template = true
+	l.pass(day)
+	require.Len(t, l.book.accounts, 2, "only since yesterday")
+	l.pass(2 * day)
+	require.Len(t, l.book.accounts, 1)
+	require.True(t, l.book.blank(), "so that a template's book may go too")
+}
+
+func TestAnAccountThatIsNotConfiguredForgetsThatItHasAlertedAsAnyOther(t *testing.T) {
+	l := newLedger(t, Limit{Max: 10, Window: Rolling(time.Hour)})
+	l.record(Requests(10))
+	l.pass(30 * minute)
+	l.record(Requests(8))
+	a := l.account()
+	l.configure(Limit{Max: 10, Window: Daily(nil)})
+	l.pass(40 * minute)
+	require.Equal(t, int64(8), a.used)
+	require.Equal(t, []mark{{50, noon}, {80, noon}}, a.marks, "what is still reached does not alert again")
+	l.pass(hour)
+	require.Empty(t, a.marks)
 }

@@ -240,6 +240,8 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 		{"holds/0/key", `"x"`}, {"holds/0/amounts", `{}`}, {"holds/0/amounts", `{"requests":-1}`}, {"holds/0/amounts", `{"":1}`},
 		{"holds/0/amounts", `{"requests":2,"input_tokens":9223372036854775807,"output_tokens":1}`},
 		{"holds/0/expires", `null`}, {"holds/0/ttl", `"0s"`}, {"holds/0/ttl", `"-1s"`}, {"holds/0/ttl", `"2000000h"`}, {"holds/0/ttl", `"soon"`},
+		{"holds/0/quotas", `["q"]`}, {"holds/0/quotas", `["q","q"]`}, {"holds/0/quotas", `["q","other"]`},
+		{"holds/0/quotas", `["","q"]`}, {"holds/0/quotas", `["a\nb","q"]`}, {"expired/0/quotas", `["q","q"]`},
 		{"holds/0/charged", `"2026-01-26T12:00:00Z"`}, {"holds/0/granted", `"2026-01-26T12:00:02Z"`},
 		{"holds", `[]`}, {"expired/0/charged", `null`}, {"expired/0/key", `"7-2"`},
 		{"settled/0/id", `""`}, {"today/start", `"2026-01-28T00:00:00Z"`}, {"today/start", `null`}, {"today/start", `"0001-01-01T00:00:00Z"`}, {"today/calls", `-1`}, {"today/denied", `-1`},

@@ -250,7 +250,33 @@ func (form holdJSON) hold() (*hold, error) {
 	if len(h.quotas) == 0 {
 		h.quotas = nil
 	}
+	for i, name := range h.quotas {
+		if len(h.quotas) == 1 || i > 0 && name <= h.quotas[i-1] || name == "" || len(name) > maxNameBytes || !printableName(name) {
+			return nil, fmt.Errorf("hold %s: its quotas are not several names in order, each once", h.key.text(""))
+		}
+	}
 	return h, nil
+}
+
+// belongs checks that the holds of a book that has just been read are also those of the quota called name.
+func (b *Book) belongs(name string) error {
+	check := func(h *hold) error {
+		if h.quotas != nil && !slices.Contains(h.quotas, name) {
+			return fmt.Errorf("book: hold %s is of other quotas", h.key.text(""))
+		}
+		return nil
+	}
+	for h := range b.holds.each {
+		if err := check(h); err != nil {
+			return err
+		}
+	}
+	for h := b.holds.ended.oldest; h != nil; h = h.newer {
+		if err := check(h); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *dayTotals) fill(form *todayJSON) error {

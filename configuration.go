@@ -84,7 +84,7 @@ func (cfg *Config) compile(quotas []Quota, zones *zones, history func(string) []
 // rules fills in every default of a quota's limits.
 func (cfg *Config) rules(q *Quota, zones *zones, history func(string) []DaySummary) (*rules, error) {
 	r := &rules{
-		template: strings.HasSuffix(q.Name, "*"), ttl: cfg.ReservationTTL, onExpiry: cfg.OnExpiry, location: cfg.Location,
+		template: strings.HasSuffix(q.Name, "*"), foreign: q.Name == "", ttl: cfg.ReservationTTL, onExpiry: cfg.OnExpiry, location: cfg.Location,
 		zone: zones.load, history: history,
 	}
 	for _, limit := range q.Limits {

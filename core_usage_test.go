@@ -53,8 +53,8 @@ func TestWhateverMustBeSavedSaysSo(t *testing.T) {
 		"dropped": {func(l *ledger, key holdKey) {
 			l.commit(key)
 			l.configure(Limit{Max: 10})
-			l.pass(dropAccount)
-		}, func(l *ledger, _ holdKey) { l.configure(Limit{Max: 10}) }},
+			l.pass(day)
+		}, func(l *ledger, _ holdKey) { l.pass(dropAccount) }},
 		"imported": {func(l *ledger, _ holdKey) { l.book.imported = &imported{} }, func(l *ledger, _ holdKey) { l.book.bringIn(l.rules, l.at) }},
 	} {
 		l := newLedger(t, Limit{Max: 10}, Limit{Unit: "images", Max: 10, Window: Session(time.Hour)})

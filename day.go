@@ -34,8 +34,17 @@ type denial struct {
 	n  int64
 }
 
-// unit returns what is counted of a unit.
+// unit returns what is counted of a unit, to be changed.
 func (d *dayTotals) unit(at place, unit Unit) *unitTotal {
+	if total := d.find(at, unit); total != nil {
+		return total
+	}
+	d.other = append(d.other, unitTotal{unit: unit})
+	return &d.other[len(d.other)-1]
+}
+
+// find returns what is counted of a unit, nil when it has not been counted yet.
+func (d *dayTotals) find(at place, unit Unit) *unitTotal {
 	if at != elsewhere {
 		return &d.known[at]
 	}
@@ -44,8 +53,7 @@ func (d *dayTotals) unit(at place, unit Unit) *unitTotal {
 			return &d.other[i]
 		}
 	}
-	d.other = append(d.other, unitTotal{unit: unit})
-	return &d.other[len(d.other)-1]
+	return nil
 }
 
 // each visits what is counted of every unit.
@@ -63,15 +71,22 @@ func (d *dayTotals) each(visit func(Unit, *unitTotal) bool) {
 }
 
 func (d *dayTotals) used(unit Unit) int64 {
-	if at := unit.place(); at != elsewhere {
-		return d.known[at].used
-	}
-	for i := range d.other {
-		if d.other[i].unit == unit {
-			return d.other[i].used
-		}
+	if total := d.find(unit.place(), unit); total != nil {
+		return total.used
 	}
 	return 0
+}
+
+// anyOpen reports whether an open hold has anything of what list, which is flat, has.
+func (d *dayTotals) anyOpen(list *amounts) bool {
+	for one := range list.each {
+		if one.n > 0 {
+			if total := d.find(one.at, one.unit); total != nil && total.open > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // active reports whether anything happened on the day.
@@ -152,7 +167,7 @@ func (d *dayTotals) countable(list *amounts) bool {
 		}
 	}
 	for _, amount := range list.other {
-		if d.unit(elsewhere, amount.Unit).open > math.MaxInt64-amount.N {
+		if total := d.find(elsewhere, amount.Unit); total != nil && total.open > math.MaxInt64-amount.N {
 			return false
 		}
 	}

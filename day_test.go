@@ -215,3 +215,24 @@ func TestAClonedDaySharesNothing(t *testing.T) {
 	c.Alerts[0] = "c"
 	require.Equal(t, whole(), s)
 }
+
+func TestAskingForUnitsThatNobodyUsesLeavesNoTrace(t *testing.T) {
+	l := newLedger(t, Limit{Max: 10})
+	l.record(Requests(1))
+	before := l.text()
+	for i := range 100 {
+		require.True(t, l.book.today.countable(amounting(Amount{Unit(fmt.Sprint("unit", i)), 1})))
+	}
+	require.Empty(t, l.book.today.other)
+	require.Equal(t, before, l.text())
+}
+
+func TestADayNotesEachThresholdOnceHoweverOftenItIsCrossed(t *testing.T) {
+	l := newLedger(t, Limit{Max: 2, Window: Every(time.Second), AlertThresholds: []int{50, 80}})
+	for range 10 {
+		l.record(Requests(2))
+		l.pass(second)
+	}
+	require.Len(t, l.book.outbox, 20)
+	require.Equal(t, []string{"50% of requests per 1s", "80% of requests per 1s"}, l.book.today.alerts)
+}

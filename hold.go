@@ -63,6 +63,9 @@ type hold struct {
 	older, newer *hold
 }
 
+// stands reports whether a hold is open. In a foreign book one whose time is over is still among the open ones.
+func (h *hold) stands(now int64) bool { return h != nil && h.expires > now }
+
 // plain holds are those that matching usage may use up.
 func (h *hold) plain() bool { return h.id == "" && h.quotas == nil }
 
@@ -268,6 +271,9 @@ type settledIDs struct {
 func (s *settledIDs) add(id string, forget int64) {
 	if s.until == nil {
 		s.until = make(map[string]int64)
+	}
+	if s.until[id] >= forget {
+		return // a hold with a longer TTL was settled under the same ID
 	}
 	s.until[id] = forget
 	s.queue = append(s.queue, settledID{id, forget})

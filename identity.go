@@ -3,6 +3,8 @@ package quota
 import (
 	"context"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"sync"
 )
@@ -51,11 +53,13 @@ func (o *openIDs) add(id string, quotas []string) {
 	if o.quotas == nil {
 		o.quotas = make(map[string][]string)
 	}
+	names := slices.Clone(o.quotas[id]) // another one each time, by which forget knows it
 	for _, name := range quotas {
-		if !slices.Contains(o.quotas[id], name) {
-			o.quotas[id] = append(slices.Clone(o.quotas[id]), name)
+		if !slices.Contains(names, name) {
+			names = append(names, name)
 		}
 	}
+	o.quotas[id] = names
 }
 
 func (o *openIDs) of(id string) []string {
@@ -64,27 +68,29 @@ func (o *openIDs) of(id string) []string {
 	return o.quotas[id]
 }
 
-func (o *openIDs) remove(id string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.quotas, id)
-}
-
 const leastSweep = 1024
 
-// crowded reports whether it has grown to twice what the last sweep left, and returns what to look at.
+// crowded returns what to look at when it has grown to twice what the last sweep left.
 func (o *openIDs) crowded() map[string][]string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.quotas) < max(leastSweep, o.sweep) {
 		return nil
 	}
-	o.sweep = 2 * len(o.quotas)
-	copied := make(map[string][]string, len(o.quotas))
-	for id, names := range o.quotas {
-		copied[id] = names
+	o.sweep = math.MaxInt // until this one is over
+	return maps.Clone(o.quotas)
+}
+
+// forget removes IDs that no book knows, unless they have been added anew since they were looked at.
+func (o *openIDs) forget(unknown map[string][]string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for id, names := range unknown {
+		if now := o.quotas[id]; len(now) > 0 && &now[0] == &names[0] {
+			delete(o.quotas, id)
+		}
 	}
-	return copied
+	o.sweep = 2 * len(o.quotas)
 }
 
 // letNext lets the next call with the same ID look for what this one has opened. It is called before alerts are
@@ -107,19 +113,23 @@ func (t *QuotaTracker) knowID(op *acquisition) {
 			op.names = slices.Insert(op.names, at, name)
 		}
 	}
-	for id, names := range t.ids.crowded() {
-		known := false
-		for _, name := range names {
-			if e := t.entries.find(name); e != nil {
-				e.mu.Lock()
-				known = known || e.book.knows(id)
-				e.mu.Unlock()
-			}
-		}
-		if !known {
-			t.ids.remove(id)
-		}
+	if crowd := t.ids.crowded(); crowd != nil {
+		maps.DeleteFunc(crowd, t.isKnown)
+		t.ids.forget(crowd)
 	}
+}
+
+// isKnown reports whether one of the books answers for an ID.
+func (t *QuotaTracker) isKnown(id string, quotas []string) bool {
+	return slices.ContainsFunc(quotas, func(name string) bool {
+		e := t.entries.find(name)
+		if e == nil {
+			return false
+		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		return e.book.knows(id)
+	})
 }
 
 // knows reports whether the book answers for an ID: its reservation is open, or is remembered as settled.
@@ -131,7 +141,7 @@ func (b *Book) knows(id string) bool {
 func (o *acquisition) known(pages []page) bool {
 	for i := range pages {
 		b := pages[i].book
-		if h := b.holds.byID[o.id]; h != nil {
+		if h := b.holds.byID[o.id]; h.stands(pages[i].now) {
 			if o.matches(pages, h, b.name) {
 				o.join(pages, h.key)
 				o.existing = o.tracker.handle(h, b.name)

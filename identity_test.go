@@ -222,3 +222,34 @@ func TestWhatAllAndAnyBothNameIsHeldOnceForTheLargerAmount(t *testing.T) {
 	})
 	require.ErrorIs(t, err, ErrInvalidAmount, "two forms of tokens for one hold")
 }
+
+func TestWhatIsKeptOfIDsDependsOnHowManyAreRememberedNotOnHowManyTheyWere(t *testing.T) {
+	clock := &shiftedClock{}
+	tracker, err := New(t.Context(), Config{Persistence: InMemory(), Quotas: []Quota{{Name: "a"}}, Clock: clock})
+	require.NoError(t, err)
+	most := 0
+	for i := range 30 * leastSweep {
+		if i%100 == 0 {
+			clock.by += 10 * time.Minute // 600 in the hour that they are remembered
+		}
+		r, err := tracker.Acquire(t.Context(), Request{All: []string{"a"}, ID: fmt.Sprint("task-", i)})
+		require.NoError(t, err)
+		require.NoError(t, r.Commit(t.Context()))
+		most = max(most, len(tracker.ids.quotas))
+	}
+	require.Less(t, most, 2*leastSweep)
+	require.NoError(t, tracker.Close())
+}
+
+func TestAnIDAddedWhileIDsAreSweptIsKept(t *testing.T) {
+	var ids openIDs
+	for i := range leastSweep {
+		ids.add(fmt.Sprint(i), []string{"a"})
+	}
+	crowd := ids.crowded()
+	require.Len(t, crowd, leastSweep)
+	require.Nil(t, ids.crowded(), "one sweeps at a time")
+	ids.add("7", []string{"a"})
+	ids.forget(crowd)
+	require.Equal(t, map[string][]string{"7": {"a"}}, ids.quotas)
+}

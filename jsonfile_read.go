@@ -415,6 +415,9 @@ func (s *snapshot) decodeBooks(data json.RawMessage, known *snapshot) error {
 		if err := json.Unmarshal(body, book); err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
+		if err := book.belongs(name); err != nil {
+			return fmt.Errorf("%q: %w", name, err)
+		}
 		book.changed = false
 		s.books[name] = savedBook{book, key, body}
 		return nil

@@ -19,45 +19,22 @@ type Decision struct {
 // CanUse reports whether a Reserve of the same amounts would be admitted now. An unknown name or an invalid amount is
 // not. Between the answer and a call others may take the room: only a reservation decides.
 func (t *QuotaTracker) CanUse(name string, amounts ...Amount) bool {
-	if t.done.Load() {
-		return false
-	}
-	list, err := gather(amounts)
+	e, wanted, now, err := t.ask(name, amounts)
 	if err != nil {
 		return false
 	}
-	e, err := t.lookup(name, false)
-	if err != nil {
-		return false
-	}
-	now := t.view(e)
-	wanted := e.rules.wanted(&list)
-	refused := e.book.judge(&wanted, now).refused
+	admits := !e.book.judge(&wanted, now).refused && e.book.today.countable(&wanted)
 	e.mu.Unlock()
-	return !refused
+	return admits
 }
 
 // Check is CanUse with reasons.
 func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
-	list, err := gather(amounts)
+	e, wanted, now, err := t.ask(name, amounts)
 	if err != nil {
 		return Decision{Err: err}
 	}
-	e, err := t.lookup(name, false)
-	if err != nil {
-		return Decision{Err: err}
-	}
-	if t.done.Load() {
-		return Decision{Err: ErrClosed}
-	}
-	if t.saver != nil {
-		if err := t.saver.failing(); err != nil {
-			return Decision{Err: notSaved(err)}
-		}
-	}
-	now := t.view(e)
 	defer e.mu.Unlock()
-	wanted := e.rules.wanted(&list)
 	if v := e.book.judge(&wanted, now); v.refused {
 		refusal := e.book.refusal(v, now)
 		return Decision{Limit: refusal.Limit, RetryAt: refusal.RetryAt, Never: refusal.Never, Err: refusal}
@@ -70,6 +47,28 @@ func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
 		d.Limit = e.book.limitStatus(tightest, now)
 	}
 	return d
+}
+
+// ask returns, locked, the entry that CanUse and Check ask, and what of it; or what Reserve would fail with before it
+// came to that, in the same order.
+func (t *QuotaTracker) ask(name string, list []Amount) (e *entry, wanted amounts, now int64, err error) {
+	if e, err = t.lookup(name, false); err != nil {
+		return nil, wanted, 0, err
+	}
+	named, err := gather(list)
+	if err != nil {
+		return nil, wanted, 0, err
+	}
+	if t.done.Load() {
+		return nil, wanted, 0, ErrClosed
+	}
+	if t.saver != nil {
+		if err := t.saver.failing(); err != nil {
+			return nil, wanted, 0, notSaved(err)
+		}
+	}
+	now = t.view(e)
+	return e, e.rules.wanted(&named), now, nil
 }
 
 // view locks an entry, brings its book to the newest state that can be had without waiting, and to now.
@@ -132,7 +131,8 @@ func (t *QuotaTracker) Summary(names ...string) Summary {
 func (t *QuotaTracker) DisplayStatus() string { return t.Summary().String() }
 
 // History returns the finished days of a quota, oldest first: the last 90 on which something happened. Quotas of a
-// template have none.
+// template have none, nor do days that a tracker ended which has the quota by a template. A day that is lived twice,
+// because a clock was corrected by more than a day, keeps one summary: that of the second time.
 func (t *QuotaTracker) History(name string) []DaySummary {
 	e, err := t.lookup(name, false)
 	if err != nil {

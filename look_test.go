@@ -208,3 +208,34 @@ func TestNumbersStayExactAtTheEdges(t *testing.T) {
 	record(t, tracker, "q", quota.Tokens(5))
 	require.Equal(t, fmt.Sprint(int64(math.MaxInt64)), fmt.Sprint(limitOf(t, tracker, "q").Used))
 }
+
+func TestCanUseSaysWhatCheckAndReserveSay(t *testing.T) {
+	kept, clock := &memory{}, noon()
+	tracker := start(t, quota.Config{Persistence: kept, Clock: clock, FlushInterval: time.Minute, Quotas: []quota.Quota{daily(10), {Name: "free"}}})
+	same := func(admitted bool, name string, amounts ...quota.Amount) {
+		t.Helper()
+		d := tracker.Check(name, amounts...)
+		r, err := tracker.Reserve(t.Context(), name, amounts...)
+		require.Equal(t, admitted, err == nil)
+		require.Equal(t, admitted, d.Allowed)
+		require.Equal(t, admitted, tracker.CanUse(name, amounts...))
+		if !admitted {
+			require.Equal(t, err.Error(), d.Err.Error())
+			return
+		}
+		require.NoError(t, r.Release(t.Context()))
+	}
+	same(true, "q")
+	same(false, "q", quota.Requests(11))
+	same(false, "typo", quota.Tokens(-1)) // the name is looked up first
+	same(false, "q", quota.Tokens(-1))
+	mustReserve(t, tracker, "free", quota.Amount{Unit: "pages", N: math.MaxInt64})
+	same(false, "free", quota.Amount{Unit: "pages", N: 1})
+	kept.fail(errDiskFull)
+	record(t, tracker, "q")
+	require.Error(t, tracker.Flush(t.Context()))
+	same(false, "q")
+	kept.fail(nil)
+	require.NoError(t, tracker.Flush(t.Context()))
+	same(true, "q")
+}

@@ -192,3 +192,65 @@ func TestARepeatedRequestWithOneQuotaTwiceAmongItsCandidatesGetsItsReservation(t
 	require.Equal(t, r.Amounts(), again.Amounts())
 	require.NoError(t, again.Release(t.Context()))
 }
+
+func TestAnIDStaysSettledForAsLongAsTheLongestOfItsReservationsAsks(t *testing.T) {
+	tracker, clock := quotatest.New(t, quota.Quota{Name: "q"})
+	request := quota.Request{All: []string{"q"}, ID: "task", TTL: time.Nanosecond}
+	first, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	clock.Advance(time.Second) // it has expired: the ID is admitted anew
+	request.TTL = 30 * time.Hour
+	second, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	require.NoError(t, second.Release(t.Context()))
+	require.NoError(t, first.Commit(t.Context()), "late")
+	clock.Advance(2 * time.Hour)
+	_, err = tracker.Acquire(t.Context(), request)
+	require.ErrorIs(t, err, quota.ErrSettled)
+}
+
+func TestAReservationOfSeveralQuotasIsChargedOnceThroughWhicheverHandle(t *testing.T) {
+	tracker, clock := quotatest.New(t, quota.Quota{Name: "a"}, quota.Quota{Name: "b"})
+	made, err := tracker.ReserveAll(t.Context(), []string{"a", "b"}, quota.Tokens(5))
+	require.NoError(t, err)
+	found, err := tracker.Reservation(t.Context(), made.ID())
+	require.NoError(t, err)
+	require.NoError(t, found.Extend(t.Context(), 30*time.Hour))
+	clock.Advance(29 * time.Hour)
+	require.NoError(t, found.Commit(t.Context(), quota.Tokens(8)))
+	require.ErrorIs(t, made.Commit(t.Context(), quota.Tokens(8)), quota.ErrSettled)
+	for _, name := range []string{"a", "b"} {
+		status, _ := tracker.Status(name)
+		require.EqualValues(t, 8, status.Today.Used[quota.UnitTokens], name)
+	}
+}
+
+func TestALateReservationIsChargedOnceAlsoWhenItsIDIsOpenAgain(t *testing.T) {
+	tracker, clock := quotatest.New(t, quota.Quota{Name: "q"})
+	request := quota.Request{All: []string{"q"}, ID: "task", TTL: time.Minute}
+	first, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	same, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	clock.Advance(time.Hour)
+	request.TTL = 100 * time.Hour
+	_, err = tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	clock.Advance(25 * time.Hour)
+	require.NoError(t, first.Commit(t.Context(), quota.Tokens(7)))
+	require.ErrorIs(t, same.Commit(t.Context(), quota.Tokens(7)), quota.ErrSettled)
+	status, _ := tracker.Status("q")
+	require.EqualValues(t, 7, status.Today.Used[quota.UnitTokens])
+}
+
+func TestResetLeavesNoPartOfAUnitThatWouldRefillEarly(t *testing.T) {
+	tracker, clock := quotatest.New(t, quota.Quota{Name: "q", Limits: []quota.Limit{{Max: 4, Window: quota.Refill(time.Hour)}}})
+	require.NoError(t, tracker.RecordUsage(t.Context(), "q", quota.Requests(4)))
+	clock.Advance(15*time.Minute - time.Second) // nearly one has flowed back
+	require.NoError(t, tracker.Reset(t.Context(), "q"))
+	require.NoError(t, tracker.RecordUsage(t.Context(), "q", quota.Requests(4)))
+	clock.Advance(time.Minute)
+	require.False(t, tracker.CanUse("q"))
+	clock.Advance(14 * time.Minute)
+	require.True(t, tracker.CanUse("q"))
+}

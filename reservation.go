@@ -140,19 +140,18 @@ func (t *QuotaTracker) ReserveAll(ctx context.Context, names []string, amounts .
 }
 
 // Wait is Reserve that waits until the quota admits, first come first served among those that wait. It is refused at
-// once when the amounts can never fit. When ctx ends, the error matches ctx.Err() and carries the *ExceededError.
+// once when the amounts can never fit. When ctx ends, the error matches ctx.Err() and carries the *ExceededError. Who
+// waits for several quotas at once, see Acquire, holds back those behind it in each of them.
 func (t *QuotaTracker) Wait(ctx context.Context, name string, amounts ...Amount) (*Reservation, error) {
-	op := t.newAcquisition()
-	if err := op.ask(name, amounts, false); err != nil {
-		return nil, err
-	}
-	return t.await(ctx, op, -1)
+	return t.await(ctx, Request{All: []string{name}, Amounts: amounts, MaxWait: -1})
 }
 
 // Acquire reserves as the Request says: in all of All and in the first of Any that admits, or in none. With an ID, a
 // repeated call returns the same reservation while it is open (ErrIDConflict if the request differs), and ErrSettled
 // after it has been settled, for an hour or its TTL, whichever is longer; after it has expired it is admitted anew.
-// MaxWait makes it wait like Wait; it is then refused at once when the time to try again lies beyond it.
+// MaxWait makes it wait like Wait; it is then refused at once when the time to try again lies beyond it. It waits in line
+// for each of its quotas, and until it is admitted or gives up those behind it in any of them wait too, also where there
+// is room for them: where that matters, bound MaxWait, or wait for one quota at a time.
 func (t *QuotaTracker) Acquire(ctx context.Context, req Request) (*Reservation, error) {
 	switch {
 	case req.TTL < 0 || req.TTL > longest:
@@ -161,6 +160,18 @@ func (t *QuotaTracker) Acquire(ctx context.Context, req Request) (*Reservation, 
 		return nil, fmt.Errorf("%w: an ID is valid UTF-8 without control characters, %d bytes at most",
 			ErrInvalidRequest, maxNameBytes)
 	}
+	if req.MaxWait != 0 {
+		return t.await(ctx, req)
+	}
+	op, err := t.asking(&req)
+	if err != nil {
+		return nil, err
+	}
+	return t.acquire(ctx, op)
+}
+
+// asking returns the acquisition of a Request.
+func (t *QuotaTracker) asking(req *Request) (*acquisition, error) {
 	op := t.newAcquisition()
 	op.id, op.ttl = req.ID, int64(req.TTL)
 	for _, name := range req.All {
@@ -177,10 +188,16 @@ func (t *QuotaTracker) Acquire(ctx context.Context, req Request) (*Reservation, 
 			return nil, err
 		}
 	}
-	if req.MaxWait != 0 {
-		return t.await(ctx, op, req.MaxWait)
+	return op, nil
+}
+
+// copied is a Request for later, when the caller may have changed its lists.
+func (req Request) copied() Request {
+	req.All, req.Any, req.Amounts = slices.Clone(req.All), slices.Clone(req.Any), slices.Clone(req.Amounts)
+	for i := range req.Any {
+		req.Any[i].Amounts = slices.Clone(req.Any[i].Amounts)
 	}
-	return t.acquire(ctx, op)
+	return req
 }
 
 // Reservation returns an open reservation by its ID: one that this process made, also before a restart, or another one
@@ -270,7 +287,7 @@ func (o *searching) apply(pages []page, _ int64) {
 		if h == nil && o.made {
 			h = p.book.holds.open[o.key]
 		}
-		if h != nil {
+		if h.stands(p.now) {
 			o.found = o.tracker.handle(h, p.book.name)
 			if !h.found {
 				h.found, p.book.changed = true, true
@@ -411,7 +428,7 @@ func (o *settling) apply(pages []page, _ int64) {
 	o.settled, o.until = false, 0
 	if o.verb == verbExtend {
 		for _, p := range pages {
-			if p.book.holds.open[o.key] == nil {
+			if !p.book.holds.open[o.key].stands(p.now) {
 				o.settled = true
 				return
 			}

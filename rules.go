@@ -13,6 +13,7 @@ type rules struct {
 	limits    []limitRule
 	estimates amounts // what a call needs of the units it does not name
 	template  bool
+	foreign   bool // nobody here has configured the quota: time changes nothing in its book
 	ttl       time.Duration
 	onExpiry  ExpiryPolicy
 	location  *time.Location // where days begin

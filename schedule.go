@@ -76,6 +76,9 @@ func (s *schedule) add(e *entry, at int64) {
 
 // nextDue is when somebody should look at the entry, 0 when nobody needs to. The entry is locked.
 func (e *entry) nextDue() int64 {
+	if e.rules.foreign {
+		return 0
+	}
 	at := e.book.holds.nextExpiry()
 	if e.rules.template && e.book.today.end != 0 {
 		if over := e.book.today.end + day; at == 0 || over < at {

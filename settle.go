@@ -51,6 +51,7 @@ func final(held, named *amounts) (actual, estimated amounts) {
 // then changed. A hold that is gone without having been settled, used up by RecordUsage or forgotten long after it
 // expired, leaves the call to be charged as further usage.
 func (b *Book) commit(s *settlement, now int64) (settled bool) {
+	b.turnForeign(now)
 	h, open := b.holds.open[s.key]
 	if !open {
 		if h, late := b.holds.expired[s.key]; late {
@@ -83,7 +84,7 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 // wasSettled reports whether a hold that is not there any more has been settled by a handle, rather than used up or
 // forgotten. Matching usage never uses up what has a caller's ID or holds several quotas.
 func (b *Book) wasSettled(s *settlement, now int64) bool {
-	if b.settled.has(s.text(), now) {
+	if b.settled.has(s.text(), now) || b.settled.has(s.key.text(s.home), now) {
 		return true
 	}
 	return (s.id != "" || s.several) && now-s.expires < rememberExpired
@@ -91,7 +92,7 @@ func (b *Book) wasSettled(s *settlement, now int64) bool {
 
 // closeHold forgets a hold that has been settled.
 func (b *Book) closeHold(h *hold, s *settlement, now int64) {
-	if h.id != "" || h.found {
+	if h.id != "" || h.found || h.quotas != nil {
 		b.settled.add(s.text(), now+max(rememberSettled, h.ttl))
 	}
 	b.tally.settled++
@@ -111,11 +112,13 @@ func (b *Book) commitLate(h *hold, s *settlement, now int64) {
 	b.cross(now)
 }
 
-// rememberLate remembers that an expired hold has been settled, unless its ID has been given to another since.
+// rememberLate remembers that an expired hold has been settled: by its key, if its ID has been given to another since.
 func (b *Book) rememberLate(h *hold, s *settlement, now int64) {
-	if s.id == "" || b.holds.byID[s.id] == nil {
-		b.settled.add(s.text(), now+max(rememberSettled, h.ttl))
+	text := s.text()
+	if s.id != "" && b.holds.byID[s.id] != nil {
+		text = s.key.text(s.home)
 	}
+	b.settled.add(text, now+max(rememberSettled, h.ttl))
 }
 
 // amend replaces what an expired hold was charged, if it was, by what was used.
@@ -148,6 +151,7 @@ func (b *Book) amend(h *hold, actual, estimated *amounts, now int64) {
 
 // release gives back what a hold has set aside. It reports whether the reservation had been settled before.
 func (b *Book) release(s *settlement, now int64) (settled bool) {
+	b.turnForeign(now)
 	h, open := b.holds.open[s.key]
 	if !open {
 		h, late := b.holds.expired[s.key]
@@ -208,19 +212,36 @@ func (b *Book) restartSession(a *account, released *hold) {
 	}
 }
 
-// unbegin ends a Session that nothing but an expired hold had begun, when it turns out that it never ran.
-func (b *Book) unbegin(h *hold) {
+// unbegin moves the beginning of a Session on when its first use was an expired hold that turns out never to have run,
+// or ends it when there was no other. When those others are known is told by what they were charged: together all that
+// is used.
+func (b *Book) unbegin(released *hold) {
 	for _, a := range b.accounts {
-		if a.window.kind == kindSession && a.used == 0 && a.reserved == 0 && a.first == h.granted {
-			a.start, a.end, a.first = 0, 0, 0
+		if n, _ := released.amounts.of(a.place, a.unit); n == 0 || a.window.kind != kindSession || a.first != released.granted {
+			continue
+		}
+		var known, first int64
+		for h := b.holds.ended.oldest; h != nil; h = h.newer {
+			n, _ := h.amounts.of(a.place, a.unit)
+			if h == released || h.released || n == 0 || !a.counts(h.granted) || h.charged < a.since {
+				continue
+			}
+			known = saturatingAdd(known, n)
+			if first == 0 || h.granted < first {
+				first = h.granted
+			}
+		}
+		if a.used <= known {
+			a.first = first
+			b.restartSession(a, released)
 		}
 	}
 }
 
 // extend puts a hold's expiry off. It reports whether the reservation had been settled before.
 func (b *Book) extend(s *settlement, ttl, now int64) (expires int64, settled bool) {
-	h, open := b.holds.open[s.key]
-	if !open {
+	h := b.holds.open[s.key]
+	if !h.stands(now) {
 		return 0, true
 	}
 	if expires := now + ttl; expires > h.expires {
@@ -251,11 +272,13 @@ func (b *Book) record(list *amounts, now int64) {
 	rest := list.flat()
 	requests := list.known[atRequests]
 	counted := requests > 0
+	// The totals of what is open say when to stop. What is visited in vain until then are plain holds without the units in
+	// question, older than one that has them, or all when only other holds have them: at most as many as are open.
 	for h := b.holds.plain.oldest; h != nil; {
 		next := h.newer
 		held := h.amounts.known[atRequests]
 		switch {
-		case counted && requests == 0, !counted && rest.spent():
+		case counted && (requests == 0 || b.today.known[atRequests].open == 0), !counted && !b.today.anyOpen(&rest):
 			next = nil
 		case counted && held == 0:
 		case counted && held <= requests:
@@ -315,6 +338,9 @@ func (b *Book) useUp(h *hold, rest *amounts, now int64) {
 // usePart shrinks a hold by the usage in rest, and takes that out of rest. A hold with nothing left is closed.
 func (b *Book) usePart(h *hold, rest *amounts, now int64) {
 	used := h.shrink(rest)
+	if used.spent() {
+		return
+	}
 	for _, a := range b.accounts {
 		if n, held := used.of(a.place, a.unit); held {
 			a.settle(n, n, h.granted, now, true)
@@ -352,14 +378,17 @@ func inParts(rest *amounts, h *hold) amounts {
 
 // shrink takes out of a hold what rest has of the same units, and returns that.
 func (h *hold) shrink(rest *amounts) (taken amounts) {
-	if h.asked == nil {
-		asked := h.amounts
-		h.asked = &asked
-	}
 	less := inParts(rest, h)
 	for one := range h.amounts.each {
 		n, _ := less.exactly(one.at, one.unit)
 		taken.set(one.at, one.unit, min(one.n, n))
+	}
+	if taken.spent() {
+		return taken
+	}
+	if h.asked == nil {
+		asked := h.amounts
+		h.asked = &asked
 	}
 	h.amounts.subtract(&taken)
 	return taken
@@ -376,7 +405,7 @@ func (b *Book) closeEmpty(h *hold) {
 // releaseOldest gives back so much of the plain holds, oldest first, or what there is.
 func (b *Book) releaseOldest(list *amounts, now int64) {
 	rest := list.flat()
-	for h := b.holds.plain.oldest; h != nil && !rest.spent(); {
+	for h := b.holds.plain.oldest; h != nil && b.today.anyOpen(&rest); {
 		next := h.newer
 		if taken := h.shrink(&rest); !taken.spent() {
 			b.giveBack(h, &taken, now)
@@ -435,6 +464,7 @@ func (b *Book) reset(now int64) {
 // undo takes back a grant that its caller was never told of. It leaves no trace but the peak of the day. A hold that
 // other calls were given too stays theirs.
 func (b *Book) undo(key holdKey, now int64) {
+	b.turnForeign(now)
 	if h, late := b.holds.expired[key]; late {
 		b.changed = true
 		if h.joined > 0 {

@@ -407,3 +407,75 @@ func TestRaiseNeverLowersWhatIsUsed(t *testing.T) {
 		}
 	}
 }
+
+func TestASessionWhoseUsesWereAllReleasedHasNotBegunInWhateverOrder(t *testing.T) {
+	for _, order := range [][]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}} {
+		for late := range 4 { // that many of them have expired before they are released
+			l := newLedger(t, Limit{Max: 10, Window: Session(5 * time.Hour)})
+			var keys []holdKey
+			for i := range 3 {
+				ttl := 4 * hour
+				if i < late {
+					ttl = minute
+				}
+				keys = append(keys, l.grant(ttl, Requests(1)))
+				l.pass(second)
+			}
+			l.pass(hour)
+			released := map[int]bool{}
+			for _, i := range order {
+				require.False(t, l.release(keys[i]))
+				released[i] = true
+				first := 0
+				for released[first] {
+					first++
+				}
+				if begun := noon + int64(first)*second; first < 3 {
+					require.Equal(t, begun, l.account().start, "it begins with the first use that there was")
+				}
+			}
+			require.Zero(t, l.account().end, "order %v, %d late", order, late)
+			l.requireBalance(0, 0)
+		}
+	}
+}
+
+func TestASessionWithUsageOfUnknownBeginningStaysWhenALateReleaseTakesItsFirstUse(t *testing.T) {
+	l := newLedger(t, Limit{Max: 10, Window: Session(5 * time.Hour)})
+	first := l.grant(minute, Requests(1))
+	l.pass(second)
+	sent := l.grant(hour, Requests(1))
+	l.pass(second)
+	last := l.grant(minute, Requests(1))
+	l.commit(sent)
+	l.pass(hour)
+	l.release(first)
+	require.Equal(t, noon, l.account().start)
+	l.release(last)
+	require.Equal(t, noon, l.account().start)
+	l.requireBalance(1, 0)
+}
+
+func TestUsageOfUnitsThatNoHoldHasLeavesTheHoldsAlone(t *testing.T) {
+	l := newLedger(t, Limit{Unit: UnitTokens, Max: 1000})
+	for range 100 {
+		l.grant(hour, Requests(1))
+	}
+	withTokens := l.grant(hour, Requests(1), Tokens(5))
+	for range 100 {
+		l.grant(hour, Requests(1), Amount{"pages", 0})
+	}
+	l.record(Requests(0), Tokens(3))
+	l.requireBalance(3, 2)
+	l.book.releaseOldest(amounting(Tokens(1)), l.at)
+	l.requireBalance(3, 1)
+	for h := range l.book.holds.each {
+		require.Equal(t, h.key == withTokens, h.asked != nil, "it remembers what it was granted only where that has shrunk")
+	}
+	l.record(Requests(0), Tokens(3))
+	l.requireBalance(6, 0)
+
+	require.False(t, l.book.today.anyOpen(amounting(Tokens(7))))
+	require.True(t, l.book.today.anyOpen(amounting(Tokens(7), Requests(1))))
+	require.False(t, l.book.today.anyOpen(amounting(Requests(0), Amount{"others", 5})))
+}

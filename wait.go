@@ -146,25 +146,33 @@ func (w *waiters) in(name string) int {
 // lookAgain is how often a waiter looks for what another process has changed.
 const lookAgain = 250 * time.Millisecond
 
-// await tries until the request is admitted, cannot be any more, or the time is up.
-func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Duration) (*Reservation, error) {
-	if t.done.Load() {
-		return nil, ErrClosed
-	}
-	if len(op.asked) == 0 {
-		return nil, fmt.Errorf("%w: name at least one quota in All or Any", ErrInvalidRequest)
-	}
-	deadline := t.cfg.Clock.Now().Add(most)
+// await tries until the request is admitted, cannot be any more, or the time is up. Each attempt asks anew, so that it
+// shares nothing with the one before, and finds what SetQuotas has moved or taken away.
+func (t *QuotaTracker) await(ctx context.Context, req Request) (*Reservation, error) {
+	req = req.copied()
+	deadline := t.cfg.Clock.Now().Add(req.MaxWait)
 	var one *waiter
+	defer func() {
+		if one != nil {
+			t.waiters.exit(one)
+		}
+	}()
 	var refused *ExceededError
 	for {
+		op, err := t.asking(&req)
+		if err != nil {
+			return nil, err
+		}
 		if err := ctx.Err(); err != nil {
 			return nil, t.gaveUp(err, refused)
 		}
-		if err := t.stillKnown(op); err != nil {
-			return nil, err
+		names := slices.Clone(op.names)
+		if one != nil && !slices.Equal(one.quotas, names) {
+			t.waiters.exit(one)
+			one = t.waiters.enter(names)
 		}
-		r, err := t.acquire(ctx, op.again(one))
+		op.waits, op.line = true, one
+		r, err := t.acquire(ctx, op)
 		before := refused
 		if !errors.As(err, &refused) {
 			if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -173,24 +181,27 @@ func (t *QuotaTracker) await(ctx context.Context, op *acquisition, most time.Dur
 			return r, err
 		}
 		now := t.cfg.Clock.Now()
-		if refused.hopeless || most >= 0 && (!now.Before(deadline) || refused.beyond(deadline)) {
+		left := longest
+		if req.MaxWait >= 0 {
+			left = deadline.Sub(now)
+		}
+		inBooks := now.Add(time.Duration(t.shared.ahead.Load())) // what a refusal says is the books' time
+		if refused.hopeless || req.MaxWait >= 0 && (left <= 0 || refused.beyond(inBooks.Add(left))) {
 			t.countRefusal(refused)
 			return nil, refused
 		}
 		if one == nil {
 			// Room that has come between the refusal and this is found by trying once more.
-			one = t.waiters.enter(op.names)
-			defer t.waiters.exit(one)
+			one = t.waiters.enter(names)
 			continue
 		}
-		sleep := refused.RetryAt.Sub(now)
-		if refused.RetryAt.IsZero() {
-			sleep = longest
-		}
 		// A budget that open holds alone keep full has room again when it turns, if nobody settles them before.
-		sleep = min(sleep, t.nextRenewal(op.names).Sub(now))
-		if most >= 0 {
-			sleep = min(sleep, deadline.Sub(now))
+		sleep := min(left, t.nextRenewal(names).Sub(inBooks))
+		if !refused.RetryAt.IsZero() {
+			sleep = min(sleep, refused.RetryAt.Sub(inBooks))
+		}
+		if t.shared.active() && sleep <= 0 {
+			sleep = lookAgain // it should fit by now, but the store does not think so: their clocks differ
 		}
 		stop := t.cfg.Clock.AfterFunc(max(sleep, 0), one.poke)
 		if !t.cfg.Clock.Now().Before(now.Add(sleep)) {
@@ -224,16 +235,6 @@ func (e *ExceededError) beyond(deadline time.Time) bool {
 	})
 }
 
-// stillKnown looks the names up again: SetQuotas may have taken one away.
-func (t *QuotaTracker) stillKnown(op *acquisition) error {
-	for i := range op.asked {
-		if _, err := t.current.Load().resolve(op.asked[i].name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // gaveUp is the error of a call whose ctx has ended, with the refusal that it was waiting behind.
 func (t *QuotaTracker) gaveUp(err error, refused *ExceededError) error {
 	if refused == nil {
@@ -241,14 +242,6 @@ func (t *QuotaTracker) gaveUp(err error, refused *ExceededError) error {
 	}
 	t.countRefusal(refused)
 	return fmt.Errorf("quota: waiting: %w: %w", err, refused)
-}
-
-// again returns a copy to try with, so that one attempt shares nothing with the next.
-func (o *acquisition) again(line *waiter) *acquisition {
-	return &acquisition{
-		tracker: o.tracker, id: o.id, ttl: o.ttl, waits: true, line: line,
-		asked: slices.Clone(o.asked), names: slices.Clone(o.names),
-	}
 }
 
 // nextRenewal is when the first of the quotas' days, weeks and months ends; far away when they have none.

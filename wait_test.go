@@ -328,3 +328,85 @@ func TestManyWaitersAreAllServedInOrder(t *testing.T) {
 		}
 	})
 }
+
+func TestACallThatNoneOfAnyCanEverAdmitIsRefusedAtOnceAlsoWhenAllRefusesForNow(t *testing.T) {
+	team := quota.Quota{Name: "team", Limits: []quota.Limit{{Max: 1, Window: quota.Every(time.Hour)}}}
+	small := quota.Quota{Name: "small", Limits: []quota.Limit{{Unit: quota.UnitTokens, Max: 10}}}
+	slow := quota.Quota{Name: "slow", Limits: []quota.Limit{{Max: 1}}}
+	tracker, _ := quotatest.New(t, team, small, slow)
+	record(t, tracker, "team")
+	record(t, tracker, "slow")
+	for _, wait := range []time.Duration{0, time.Minute, -1} {
+		_, err := tracker.Acquire(t.Context(), quota.Request{
+			All: []string{"team"}, Any: []quota.Candidate{{Quota: "small", Amounts: []quota.Amount{quota.Tokens(100)}}}, MaxWait: wait,
+		})
+		refused := refusal(t, err)
+		require.Equal(t, "small", refused.Quota)
+		require.True(t, refused.Never)
+	}
+	require.Equal(t, int64(3), statusOf(t, tracker, "small").Today.Denied)
+	require.Zero(t, statusOf(t, tracker, "team").Today.Denied, "what is counted is what the error says")
+
+	// Any is in the way for longer than MaxWait, All is not.
+	request := quota.Request{All: []string{"team"}, Any: []quota.Candidate{{Quota: "slow"}}, MaxWait: 2 * time.Hour}
+	_, err := tracker.Acquire(t.Context(), request)
+	require.Equal(t, "slow", refusal(t, err).Quota)
+	request.Any = append(request.Any, quota.Candidate{Quota: "small"})
+	request.MaxWait = 0
+	_, err = tracker.Acquire(t.Context(), request)
+	require.Equal(t, "team", refusal(t, err).Quota)
+	require.Zero(t, statusOf(t, tracker, "team").Reservations+statusOf(t, tracker, "small").Reservations)
+}
+
+func TestAWaiterFollowsAnAliasThatSetQuotasMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracker, _ := quotatest.New(t, quota.Quota{Name: "old", Aliases: []string{"alias"}, Limits: []quota.Limit{{Max: 1}}})
+		record(t, tracker, "old")
+		first, second := waiting(t.Context(), tracker, forever("alias", 1)), waiting(t.Context(), tracker, forever("alias", 1))
+		requireWaiting(t, first)
+		require.NoError(t, tracker.SetQuotas(t.Context(), []quota.Quota{
+			{Name: "old", Limits: []quota.Limit{{Max: 1}}},
+			{Name: "new", Aliases: []string{"alias"}, Limits: []quota.Limit{{Max: 1}}},
+		}))
+		synctest.Wait()
+		require.Equal(t, 1, len(first)+len(second))
+		require.Equal(t, 1, statusOf(t, tracker, "new").Reservations)
+		require.Equal(t, 1, statusOf(t, tracker, "new").Waiting)
+		require.Zero(t, statusOf(t, tracker, "old").Waiting)
+		require.NoError(t, tracker.Release(t.Context(), "new", quota.Requests(1)))
+		requireAdmitted(t, first)
+		requireAdmitted(t, second)
+	})
+}
+
+func TestAWaiterGoesByTheTimeOfTheStore(t *testing.T) {
+	for _, ahead := range []time.Duration{-time.Hour, -1500 * time.Millisecond, 0, 30 * time.Second, time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store := newSharedStore()
+				store.now = func() time.Time { return time.Now().Add(ahead) }
+				tracker, err := quota.New(t.Context(), quota.Config{Persistence: store, Quotas: []quota.Quota{
+					per(quota.Refill(10*time.Second), "", 1), {Name: "slow", Limits: []quota.Limit{{Max: 1, Window: quota.Refill(time.Minute)}}},
+				}})
+				require.NoError(t, err)
+				record(t, tracker, "q")
+				record(t, tracker, "slow")
+				began, before := time.Now(), store.count()
+				request := forever("q", 1)
+				request.MaxWait = 11 * time.Second
+				_, err = tracker.Acquire(t.Context(), request)
+				require.NoError(t, err)
+				require.InDelta(t, 10*time.Second, time.Since(began), float64(time.Second))
+				require.Less(t, store.count()-before, 60, "four times a second at most")
+
+				request = forever("slow", 1)
+				request.MaxWait = 11 * time.Second
+				began = time.Now()
+				_, err = tracker.Acquire(t.Context(), request)
+				require.ErrorIs(t, err, quota.ErrExceeded)
+				require.Zero(t, time.Since(began), "it is refused at once")
+				require.NoError(t, tracker.Close())
+			})
+		})
+	}
+}
