@@ -226,7 +226,7 @@ func TestAReservationOfSeveralQuotasIsChargedOnceThroughWhicheverHandle(t *testi
 }
 
 func TestALateReservationIsChargedOnceAlsoWhenItsIDIsOpenAgain(t *testing.T) {
-	tracker, clock := quotatest.New(t, quota.Quota{Name: "q"})
+	tracker, clock := quotatest.New(t, quota.Quota{Name: "q", Limits: []quota.Limit{{Max: 100, Window: quota.Lifetime()}}})
 	request := quota.Request{All: []string{"q"}, ID: "task", TTL: time.Minute}
 	first, err := tracker.Acquire(t.Context(), request)
 	require.NoError(t, err)

@@ -21,8 +21,9 @@ func TestRowsAreNumberedInOrderAndNamedOnce(t *testing.T) {
 func TestEveryFaultFitsTheLibraryAsItIs(t *testing.T) {
 	for _, row := range rows() {
 		for _, fault := range row.Faults {
-			_, err := fault.Overlay("..", t.TempDir())
-			require.NoError(t, err, row.Name)
+			if _, err := fault.Overlay("..", t.TempDir()); err != nil {
+				t.Errorf("%s: %v", row.Name, err) // all of them at once
+			}
 			require.NotEmpty(t, fault.Edits, row.Name)
 			require.NotZero(t, fault.Cases, row.Name)
 		}

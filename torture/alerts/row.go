@@ -93,10 +93,10 @@ func faults() []harness.Fault {
 			Cases: 40,
 			Edits: []harness.Edit{{
 				File: "updating.go",
-				Old:  "\t\tb.due = append(b.due, p.book.claim(t.writer, b.now)...)\n",
-				New: `		for _, alert := range p.book.claim(t.writer, b.now) {
+				Old:  "\t\tb.due = append(b.due, book.claim(t.writer, b.now)...)\n",
+				New: `		for _, alert := range book.claim(t.writer, b.now) {
 			t.call(alert)
-			p.book.delivered([]string{alert.ID})
+			book.delivered([]string{alert.ID})
 		}
 `,
 			}},

@@ -61,7 +61,7 @@ func faults() []harness.Fault {
 			Cases: 1000,
 			Edits: []harness.Edit{{
 				File: "account.go",
-				Old:  "\treturn max(0, n-share(a.max, max(0, now-granted), a.length(), true))",
+				Old:  "\treturn max(0, n-share(a.max, max(0, now-granted, a.start-granted), a.length(), true))",
 				New:  "\treturn n",
 			}},
 		},

@@ -15,18 +15,17 @@ func faults() []harness.Fault {
 				},
 				{
 					File: "acquire.go",
-					Old:  "\to.grant(pages)\n}\n",
-					New: `	if !o.tracker.shared.active() {
-		for i := range pages {
-			pages[i].entry.mu.Unlock()
+					Old:  "\tif o.admit(pages) {\n",
+					New: `	if o.admit(pages) {
+		if !o.tracker.shared.active() {
+			for i := range pages {
+				pages[i].entry.mu.Unlock()
+			}
+			runtime.Gosched()
+			for i := range pages {
+				pages[i].entry.mu.Lock()
+			}
 		}
-		runtime.Gosched()
-		for i := range pages {
-			pages[i].entry.mu.Lock()
-		}
-	}
-	o.grant(pages)
-}
 `,
 				},
 			},
