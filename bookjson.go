@@ -32,21 +32,21 @@ type bookJSON struct {
 }
 
 type accountJSON struct {
-	Unit     Unit           `json:"unit"`
-	Window   Window         `json:"window"`
-	Max      int64          `json:"max"`
-	Seen     moment         `json:"seen"`
-	Used     int64          `json:"used,omitempty"`
-	Reserved int64          `json:"reserved,omitempty"` // of a refill only, which a part of the holds may have left
-	Start    moment         `json:"start,omitempty"`
-	End      moment         `json:"end,omitempty"`
-	Since    moment         `json:"since,omitempty"`
-	Opened   moment         `json:"opened,omitempty"`
-	First    moment         `json:"first,omitempty"`
-	Part     int64          `json:"part,omitempty"`
-	Slices   []sliceJSON    `json:"slices,omitempty"`
-	Alerted  map[int]moment `json:"alerted,omitempty"`
-	Armed    int64          `json:"armed,omitempty"`
+	Unit     Unit               `json:"unit"`
+	Window   Window             `json:"window"`
+	Max      int64              `json:"max"`
+	Seen     moment             `json:"seen"`
+	Used     int64              `json:"used,omitempty"`
+	Reserved int64              `json:"reserved,omitempty"` // of a refill only, which a part of the holds may have left
+	Start    moment             `json:"start,omitempty"`
+	End      moment             `json:"end,omitempty"`
+	Since    moment             `json:"since,omitempty"`
+	Opened   moment             `json:"opened,omitempty"`
+	First    moment             `json:"first,omitempty"`
+	Part     int64              `json:"part,omitempty"`
+	Slices   checked[sliceJSON] `json:"slices,omitempty"`
+	Alerted  map[int]moment     `json:"alerted,omitempty"`
+	Armed    int64              `json:"armed,omitempty"`
 }
 
 type sliceJSON struct {
@@ -322,6 +322,9 @@ func (d *dayTotals) form() *todayJSON {
 func (b *Book) UnmarshalJSON(data []byte) error {
 	decoder := json.NewDecoder(bytes.NewReader(data))
 	decoder.DisallowUnknownFields()
+	if err := checkNulls(data); err != nil {
+		return fmt.Errorf("book: %w", err)
+	}
 	var form bookJSON
 	if err := decoder.Decode(&form); err != nil {
 		return fmt.Errorf("book: %w", err)
@@ -335,4 +338,24 @@ func (b *Book) UnmarshalJSON(data []byte) error {
 	}
 	*b = read
 	return nil
+}
+
+// checkNulls refuses nulls, which would be read as 0, in the JSON form of a book. A finished day has empty maps as null.
+func checkNulls(data []byte) error {
+	if !bytes.Contains(data, []byte("null")) {
+		return nil
+	}
+	return eachField(json.NewDecoder(bytes.NewReader(data)), func(key string, value json.RawMessage) error {
+		tokens := json.NewDecoder(bytes.NewReader(value))
+		for key != "finished" {
+			token, err := tokens.Token()
+			if err != nil {
+				return nil // its end: eachField knows it to be valid
+			}
+			if token == nil {
+				return fmt.Errorf("%q: null", key)
+			}
+		}
+		return nil
+	})
 }

@@ -93,6 +93,13 @@ func (form settledJSON) check() error {
 	return nil
 }
 
+func (form sliceJSON) check() error {
+	if form.Start == 0 || form.Used < 0 {
+		return errors.New("a slice without a beginning, or with a negative number")
+	}
+	return nil
+}
+
 func (form deliveryJSON) check() error {
 	if form.Alert.ID == "" || form.Alert.Used < 0 || form.Alert.Threshold <= 0 {
 		return errors.New("an alert that cannot have been raised")

@@ -268,6 +268,15 @@ func mergeDays(kept, more []DaySummary) []DaySummary {
 	return merged
 }
 
+// equal reports whether both say the same.
+func (s DaySummary) equal(other DaySummary) bool {
+	return s.Quota == other.Quota && s.Day.Equal(other.Day) &&
+		s.Calls == other.Calls && s.Denied == other.Denied && s.Expired == other.Expired &&
+		maps.Equal(s.Used, other.Used) && maps.Equal(s.Estimated, other.Estimated) &&
+		maps.Equal(s.PeakReserved, other.PeakReserved) && maps.Equal(s.DeniedBy, other.DeniedBy) &&
+		slices.Equal(s.Alerts, other.Alerts)
+}
+
 // clone returns a copy that shares nothing.
 func (s DaySummary) clone() DaySummary {
 	s.Used, s.Estimated, s.PeakReserved = maps.Clone(s.Used), maps.Clone(s.Estimated), maps.Clone(s.PeakReserved)

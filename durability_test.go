@@ -121,6 +121,24 @@ func TestFinishedDaysAreKeptInAFileForNinetyDays(t *testing.T) {
 	require.Equal(t, stand{}, standOf(t, again, "calls"))
 }
 
+// A wrapped file is how somebody counts its saves, say: the tracker does not know that it is one.
+type wrappedFile struct{ *quota.JSONFile }
+
+func TestAWrappedFileLosesNoFinishedDays(t *testing.T) {
+	ctx, clock := t.Context(), quotatest.NewClock(morning)
+	path := newStatePath(t)
+	tracker := startOn(t, wrappedFile{quota.NewJSONFile(path)}, withClock(clock))
+	require.NoError(t, tracker.RecordUsage(ctx, "calls", quota.Requests(7)))
+	clock.Advance(24 * time.Hour)
+	require.NoError(t, tracker.RecordUsage(ctx, "calls"))
+	require.NoError(t, tracker.RecordUsage(ctx, "calls"))
+	require.Len(t, tracker.History("calls"), 1)
+	require.NoError(t, tracker.SetQuotas(ctx, []quota.Quota{{Name: "calls", Limits: []quota.Limit{{Max: 100, Window: quota.Weekly(nil, time.Monday)}}}}))
+	require.Equal(t, stand{9, 0}, standOf(t, tracker, "calls"))
+	require.NoError(t, tracker.Close())
+	require.Len(t, startOn(t, quota.NewJSONFile(path), withClock(clock)).History("calls"), 1)
+}
+
 func TestAFileDamagedUnderARunningTrackerIsMadeGoodFromItsMemory(t *testing.T) {
 	for _, interval := range []time.Duration{0, time.Second} {
 		for what, damage := range map[string]func(path string) error{

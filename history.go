@@ -6,15 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 )
 
 // pastDays is the history file. It is not changed once others can see it.
 type pastDays struct {
-	days map[string][]DaySummary
-	info os.FileInfo // nil: there is no file
+	days  map[string][]DaySummary
+	given map[string][]DaySummary // what days were made of: more than them where not all fitted in
+	info  os.FileInfo             // nil: there is no file
 }
 
 // historyPath returns where the finished days of the state at target are kept.
@@ -25,8 +27,8 @@ func historyPath(target string) string {
 	return target + ".history"
 }
 
-// history returns all finished days that have been saved, oldest first. The result belongs to the caller.
-func (f *JSONFile) history() (map[string][]DaySummary, error) {
+// history returns the finished days of a quota that have been saved, oldest first, not to be changed.
+func (f *JSONFile) history(name string) ([]DaySummary, error) {
 	target, err := f.resolve()
 	if err != nil {
 		return nil, err
@@ -35,7 +37,7 @@ func (f *JSONFile) history() (map[string][]DaySummary, error) {
 	if err != nil {
 		return nil, fmt.Errorf("quota: %w", err)
 	}
-	return mergeHistory(past.days, nil), nil
+	return past.days[name], nil
 }
 
 // readPast returns the history file, read again only when it is another one than before.
@@ -54,6 +56,7 @@ func (f *JSONFile) readPast(path string) (*pastDays, error) {
 		if err != nil {
 			err = fmt.Errorf("%w: %s", err, path)
 		}
+		past.given = past.days
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
@@ -85,41 +88,69 @@ func (c *cycle) pastDays() (*pastDays, error) {
 	return past, nil
 }
 
-// saveHistory makes days durable: beside those that are there, or, with add unset, in their place. A day that is there
-// already is replaced, so that a save repeated after a crash changes nothing.
-func (c *cycle) saveHistory(days map[string][]DaySummary, add bool) error {
+// saveHistory makes days the history, durably. The save of the state that follows syncs the directory once more.
+func (c *cycle) saveHistory(days map[string][]DaySummary) error {
 	past, err := c.pastDays()
 	if err != nil {
 		return err
 	}
-	if add {
-		days = mergeHistory(past.days, days)
+	if !c.f.pastUnsettled && sameHistory(days, past.given) {
+		return nil
 	}
-	data, err := encodeHistory(days)
-	if err != nil {
-		return fmt.Errorf("encode the finished days: %w", err)
-	}
-	if !add {
-		before, err := encodeHistory(past.days)
-		if err == nil && bytes.Equal(before, data) && !c.f.pastUnsettled {
-			return nil
-		}
-	}
-	path := historyPath(c.target)
-	if len(data) > c.f.limit {
-		return fmt.Errorf("%s: the finished days have %d bytes, more than the %d that are read again", path, len(data), c.f.limit)
-	}
-	info, err := c.replace(path, data, nil)
+	next := &pastDays{given: mergeHistory(days, nil)}
+	data, err := c.fitHistory(next)
 	if err != nil {
 		return err
 	}
-	c.f.setPast(&pastDays{days: days, info: info})
+	path := historyPath(c.target)
+	if next.info, err = c.replace(path, data, nil); err != nil {
+		return err
+	}
+	c.f.setPast(next)
 	c.f.pastUnsettled = true
-	if err := c.f.files.syncDir(c.f.dir); err != nil {
-		return fileError("sync the directory", filepath.Dir(path), err)
+	if err := c.syncDir(path); err != nil {
+		return err
 	}
 	c.f.pastUnsettled = false
 	return nil
+}
+
+// fitHistory chooses as many of the days given as a history file may hold, the last ones, and returns that file: the
+// ledger must not stop for the sake of what has been.
+func (c *cycle) fitHistory(next *pastDays) ([]byte, error) {
+	next.days = next.given
+	for most := daysKept; ; most -= 1 + most/10 {
+		if most < daysKept {
+			next.days = lastDays(next.given, most)
+		}
+		data, err := encodeHistory(next.days)
+		if err != nil {
+			return nil, fmt.Errorf("encode the finished days: %w", err)
+		}
+		if len(data) <= c.f.limit || most == 0 {
+			if most < daysKept {
+				c.f.tell("%s: the finished days would have more than the %d bytes that are read again: only the last %d of each quota are kept",
+					historyPath(c.target), c.f.limit, most)
+			}
+			return data, nil
+		}
+	}
+}
+
+// lastDays returns the last days of each quota, most of them at most.
+func lastDays(days map[string][]DaySummary, most int) map[string][]DaySummary {
+	last := make(map[string][]DaySummary, len(days))
+	for name, list := range days {
+		if list = list[max(0, len(list)-most):]; len(list) > 0 {
+			last[name] = list
+		}
+	}
+	return last
+}
+
+// sameHistory reports whether both say the same.
+func sameHistory(a, b map[string][]DaySummary) bool {
+	return maps.EqualFunc(a, b, func(x, y []DaySummary) bool { return slices.EqualFunc(x, y, DaySummary.equal) })
 }
 
 // mergeHistory returns copies of both, of each quota the last days, oldest first. What more says of a day counts.

@@ -45,9 +45,9 @@ func TestFinishedDaysGoIntoTheHistoryBeforeTheStateIsSaved(t *testing.T) {
 	})
 	yesterday := finish("a", testDay.AddDate(0, 0, -1), 5)
 	require.ErrorIs(t, f.Update(t.Context(), nil, yesterday), broken)
-	days, err := f.history()
+	days, err := f.history("a")
 	require.NoError(t, err)
-	require.Equal(t, []int64{5}, calls(days["a"]), "written before the state")
+	require.Equal(t, []int64{5}, calls(days), "written before the state")
 
 	f.files = systemFiles()
 	var mine *Book
@@ -59,10 +59,9 @@ func TestFinishedDaysGoIntoTheHistoryBeforeTheStateIsSaved(t *testing.T) {
 	require.NoError(t, f.Update(t.Context(), nil, finish("a", testDay.AddDate(0, 0, -2), 4)))
 	require.NotContains(t, string(contents(t, path)), `"calls"`)
 	for _, reader := range []*JSONFile{f, NewJSONFile(path)} {
-		days, err = reader.history()
+		days, err = reader.history("a")
 		require.NoError(t, err)
-		require.Equal(t, []int64{4, 5}, calls(days["a"]))
-		days["a"][0].Calls = 100
+		require.Equal(t, []int64{4, 5}, calls(days))
 		state, err := reader.Load(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, []int64{4, 5}, calls(state.History["a"]))
@@ -80,11 +79,11 @@ func TestTheHistoryKeepsTheLastNinetyDays(t *testing.T) {
 		}
 		return nil
 	}))
-	days, err := f.history()
+	days, err := f.history("a")
 	require.NoError(t, err)
-	require.Len(t, days["a"], 90)
-	require.EqualValues(t, 89, days["a"][0].Calls)
-	require.EqualValues(t, 0, days["a"][89].Calls)
+	require.Len(t, days, 90)
+	require.EqualValues(t, 89, days[0].Calls)
+	require.EqualValues(t, 0, days[89].Calls)
 }
 
 func TestSaveWritesTheHistoryOnlyWhereItDiffers(t *testing.T) {
@@ -152,16 +151,16 @@ func TestADamagedHistoryIsSetAside(t *testing.T) {
 		require.Error(t, err)
 	}
 	overwrite(t, historyPath(path), history[:20])
-	_, err := f.history()
+	_, err := f.history("a")
 	require.ErrorIs(t, err, ErrCorruptState)
 	_, err = NewJSONFile(path).Strict().open(t.Context(), false, testNow, quiet)
 	require.ErrorIs(t, err, ErrCorruptState)
 	require.NoError(t, f.Update(t.Context(), nil, finish("a", testDay.AddDate(0, 0, -2), 4)))
 	require.Contains(t, f.recovered(), "finished days")
 	require.Len(t, setAside(t, historyPath(path)), 1)
-	days, err := f.history()
+	days, err := f.history("a")
 	require.NoError(t, err)
-	require.Equal(t, []int64{4}, calls(days["a"]))
+	require.Equal(t, []int64{4}, calls(days))
 }
 
 func TestDaysThatStandInTheStateItselfGoIntoTheHistory(t *testing.T) {
@@ -174,7 +173,57 @@ func TestDaysThatStandInTheStateItselfGoIntoTheHistory(t *testing.T) {
 	require.Equal(t, []int64{5}, calls(state.History["a"]))
 	mustSet(t, f, "a", 1)
 	require.False(t, strings.Contains(string(contents(t, path)), "history"))
-	days, err := f.history()
+	days, err := f.history("a")
 	require.NoError(t, err)
-	require.Equal(t, []int64{5}, calls(days["a"]))
+	require.Equal(t, []int64{5}, calls(days))
+}
+
+func TestAHistoryTooLargeToReadAgainLosesItsOldestDaysAndStopsNothing(t *testing.T) {
+	path := statePath(t)
+	f := opened(t, path)
+	f.limit = 4 << 10
+	history := map[string][]DaySummary{}
+	for n := range 60 {
+		day := testDay.AddDate(0, 0, n-60)
+		history["a"] = append(history["a"], DaySummary{Quota: "a", Day: day, Calls: int64(n)})
+		require.NoError(t, f.Update(t.Context(), nil, finish("a", day, int64(n))), n)
+	}
+	days, err := f.history("a")
+	require.NoError(t, err)
+	require.Greater(t, len(days), 8)
+	require.EqualValues(t, 59, days[len(days)-1].Calls)
+	require.EqualValues(t, 60-len(days), days[0].Calls)
+	require.Contains(t, f.recovered(), "only the last")
+	require.Less(t, len(contents(t, historyPath(path))), f.limit)
+
+	// The saves of one tracker hand the same days over again and again.
+	saving := NewJSONFile(statePath(t))
+	saving.limit, saving.logger = f.limit, quiet
+	written := 0
+	trace(saving, func(step string) error {
+		if step == "create quota_history.json" {
+			written++
+		}
+		return nil
+	})
+	for range 3 {
+		require.NoError(t, saving.Save(t.Context(), &State{History: history}))
+	}
+	require.Equal(t, 1, written)
+	require.Equal(t, 1, strings.Count(saving.recovered(), "only the last"))
+}
+
+func TestThePersistenceOfATrackerThatDoesNotRunTheFileItselfKeepsItsDaysInItsBooks(t *testing.T) {
+	path := statePath(t)
+	f := NewJSONFile(path)
+	require.NoError(t, f.Update(t.Context(), nil, finish("a", testDay.AddDate(0, 0, -1), 5)))
+	require.NoError(t, f.Update(t.Context(), nil, func(tx *Tx) error {
+		require.Equal(t, []int64{5}, calls(tx.Books["a"].finished))
+		return nil
+	}))
+	own := opened(t, path)
+	require.NoError(t, own.Update(t.Context(), nil, finish("a", testDay.AddDate(0, 0, -2), 4)))
+	days, err := own.history("a")
+	require.NoError(t, err)
+	require.Equal(t, []int64{4, 5}, calls(days))
 }

@@ -34,6 +34,7 @@ const (
 //   - quota_state.json.corrupt-TIME: what could not be read. Nothing reads it again
 //
 // Directories it creates have mode 0700, files 0600. A path that is a symbolic link is resolved once, at the first use.
+// Where the file system has no hard links there is no .bak: exFAT, some network file systems.
 //
 // A state that cannot be read is set aside and the generation before takes its place, or the memory of a running
 // tracker where that is newer; what happened is logged and stands in Summary.Recovered. With Strict it is
@@ -153,8 +154,6 @@ func (f *JSONFile) Save(ctx context.Context, s *State) error {
 		return fmt.Errorf("%w: %w (version %d)", ErrNotSaved, ErrNewerState, s.Version)
 	case s.Version != 0 && s.Version != stateVersion:
 		return fmt.Errorf("%w: %s: states of version %d are not written", ErrNotSaved, f.path, s.Version)
-	case s.Generation >= generationLimit:
-		return fmt.Errorf("%w: %s: generation %d is too high", ErrNotSaved, f.path, s.Generation)
 	}
 	next := &snapshot{updatedAt: s.UpdatedAt, books: make(map[string]savedBook, len(s.Books))}
 	finished := map[string][]DaySummary{}
@@ -162,7 +161,7 @@ func (f *JSONFile) Save(ctx context.Context, s *State) error {
 		if book == nil {
 			continue
 		}
-		saved, days, err := keep(name, book)
+		saved, days, err := keep(name, book, true)
 		if err != nil {
 			return err
 		}
@@ -179,7 +178,11 @@ func (f *JSONFile) Save(ctx context.Context, s *State) error {
 		if loaded := f.lastLoaded(); loaded == nil && !base.fresh || loaded != nil && *loaded != base.generation {
 			return fmt.Errorf("%w: %s is at generation %d", ErrConflict, c.target, base.generation)
 		}
-		if err := c.saveHistory(mergeHistory(s.History, finished), false); err != nil {
+		days := s.History
+		if len(finished) > 0 {
+			days = mergeHistory(days, finished)
+		}
+		if err := c.saveHistory(days); err != nil {
 			return err
 		}
 		saved, err := c.save(base, next, s.Generation)
@@ -210,7 +213,8 @@ func (f *JSONFile) Update(ctx context.Context, names []string, fn func(*Tx) erro
 		if refused = fn(tx); refused != nil {
 			return nil
 		}
-		changes, err := base.changes(tx.Books, handed, names)
+		// A tracker that knows this file only through another Persistence does not see its history: the days stay.
+		changes, err := base.changes(tx.Books, handed, names, f.running())
 		if err != nil {
 			return err
 		}
@@ -247,7 +251,7 @@ func (f *JSONFile) Clear(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = owner.Unlock() }()
+	defer unlock(owner)
 	return f.cycle(ctx, func(c *cycle) error {
 		if err := c.clear(); err != nil {
 			return err
@@ -297,7 +301,7 @@ func (f *JSONFile) open(
 		return c.publish(base, nil)
 	})
 	if err != nil {
-		_ = owner.Unlock()
+		unlock(owner)
 		if errors.Is(err, ErrCorruptState) || errors.Is(err, ErrNewerState) {
 			return nil, err
 		}
@@ -312,7 +316,7 @@ func (f *JSONFile) open(
 			f.report = ""
 		}
 		f.mu.Unlock()
-		_ = owner.Unlock()
+		unlock(owner)
 		f.letGo()
 	}), nil
 }
@@ -410,13 +414,16 @@ func (f *JSONFile) resolve() (string, error) {
 	return "", fmt.Errorf("%w: %s: too many symbolic links", ErrInvalidConfig, f.path)
 }
 
-// keep encodes a copy of a book for the file, without its finished days, which it returns.
-func keep(name string, book *Book) (savedBook, []DaySummary, error) {
+// keep encodes a copy of a book for the file: with toHistory without its finished days, which it returns.
+func keep(name string, book *Book, toHistory bool) (savedBook, []DaySummary, error) {
 	if !utf8.ValidString(name) {
 		return savedBook{}, nil, fmt.Errorf("%w: the name %q is not valid UTF-8", ErrNotSaved, name)
 	}
 	book = book.clone()
-	days := book.takeFinished()
+	var days []DaySummary
+	if toHistory {
+		days = book.takeFinished()
+	}
 	saved, err := encodeBook(name, book)
 	if err != nil {
 		return savedBook{}, nil, fmt.Errorf("%w: encode the book of %q: %w", ErrNotSaved, name, err)

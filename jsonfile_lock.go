@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 const lockPoll = 500 * time.Microsecond // how often a lock that somebody else holds is tried
 
 // takeLock takes the lock on a file that Clear may have removed in the meantime.
-func takeLock(ctx context.Context, path string, shared bool) (*flock.Flock, error) {
+func (f *JSONFile) takeLock(ctx context.Context, path string, shared bool) (*flock.Flock, error) {
 	for {
 		lock := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
 		take := lock.TryLockContext
@@ -26,11 +27,24 @@ func takeLock(ctx context.Context, path string, shared bool) (*flock.Flock, erro
 		}
 		held, err := lock.Stat()
 		if err == nil {
-			if stands, err := os.Stat(path); err == nil && os.SameFile(held, stands) {
+			var stands os.FileInfo
+			if stands, err = f.files.stat(path); err == nil && os.SameFile(held, stands) {
 				return lock, nil
 			}
 		}
-		_ = lock.Unlock()
+		unlock(lock)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+}
+
+// unlock gives a lock up. One that it could not give up would shut everybody out, this process too: it tries again.
+func unlock(lock interface{ Unlock() error }) {
+	for range 3 {
+		if lock.Unlock() == nil {
+			return
+		}
 	}
 }
 
@@ -38,7 +52,7 @@ func takeLock(ctx context.Context, path string, shared bool) (*flock.Flock, erro
 func (f *JSONFile) lockOwner(ctx context.Context, target string, alone bool) (*flock.Flock, error) {
 	bounded, cancel := context.WithTimeout(ctx, ownerBound)
 	defer cancel()
-	owner, err := takeLock(bounded, target+ownerSuffix, !alone)
+	owner, err := f.takeLock(bounded, target+ownerSuffix, !alone)
 	switch {
 	case err == nil:
 		return owner, nil

@@ -429,9 +429,11 @@ func sameFile(a, b os.FileInfo) bool {
 	return a != nil && b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
+const asideForm = "20060102T150405.000Z" // of the time in the name of what has been set aside
+
 // unusedName returns path with suffix and the time, and a number where that name is taken.
 func unusedName(path string, at time.Time) string {
-	name := path + corruptSuffix + at.UTC().Format("20060102T150405.000Z")
+	name := path + corruptSuffix + at.UTC().Format(asideForm)
 	for n := 2; ; n++ {
 		unused := name
 		if n > 2 {

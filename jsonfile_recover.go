@@ -106,6 +106,14 @@ func (c *cycle) newest() (*snapshot, error) {
 		memory = nil // nobody has it open: it is no more than a copy of what once stood there
 	}
 	switch {
+	case err == nil && memory == nil && c.sign.certain() != found.generation:
+		// Nobody can say for certain what was saved last, or it was another: the .bak must not be the newer one.
+		if backup, _ := readState(c.target+backupSuffix, found); backup != nil && backup.generation > found.generation {
+			found, err = c.recover(fmt.Errorf("%w: %s is at generation %d, which is older than the %d of its %s",
+				ErrCorruptState, c.target, found.generation, backup.generation, backupSuffix), nil)
+			break
+		}
+		found = c.notOlder(found, memory)
 	case err == nil:
 		found = c.notOlder(found, memory)
 	case errors.Is(err, ErrCorruptState):

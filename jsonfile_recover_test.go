@@ -172,6 +172,27 @@ func TestAnOlderStatePutInPlaceIsReportedAndUsed(t *testing.T) {
 	require.Empty(t, again.recovered())
 }
 
+func TestAStateThatIsOlderThanItsBackupGivesWayToIt(t *testing.T) {
+	for name, locked := range map[string]bool{"with the lock file": true, "without": false} {
+		t.Run(name, func(t *testing.T) {
+			path := good(t)
+			older, newer := contents(t, path+".bak"), contents(t, path)
+			overwrite(t, path, older)
+			overwrite(t, path+".bak", newer)
+			if !locked {
+				require.NoError(t, os.Remove(path+signSuffix))
+			}
+			_, err := NewJSONFile(path).Strict().Load(t.Context())
+			require.ErrorIs(t, err, ErrCorruptState)
+			f := opened(t, path)
+			require.Contains(t, f.recovered(), "older")
+			require.Contains(t, f.recovered(), ".bak")
+			require.Equal(t, older, contents(t, setAside(t, path)[0]))
+			require.Equal(t, map[string]int64{"a": 2}, saved(t, path))
+		})
+	}
+}
+
 func TestAStateOfANewerVersionIsNeverTouched(t *testing.T) {
 	newer := []byte(`{"version": 3, "generation": 12, "shelves": []}`)
 	for _, data := range [][]byte{newer, newer[:30]} {

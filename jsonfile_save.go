@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 )
 
@@ -19,6 +18,7 @@ type fileOps struct {
 	link    func(from, to string) error
 	rename  func(from, to string) error
 	syncDir func(dir *os.File) error
+	stat    func(path string) (os.FileInfo, error)
 	mark    func(sign *os.File, text string) error // writes the lock file's text
 }
 
@@ -38,6 +38,7 @@ func systemFiles() fileOps {
 		link:    os.Link,
 		rename:  renameFile,
 		syncDir: syncDir,
+		stat:    os.Stat,
 		mark: func(sign *os.File, text string) error {
 			_, err := sign.WriteAt([]byte(text), 0)
 			return err
@@ -76,14 +77,14 @@ func (f *JSONFile) cycle(ctx context.Context, do func(*cycle) error) error {
 	if err := f.openDir(target); err != nil {
 		return err
 	}
-	lock, err := takeLock(bounded, target+lockSuffix, false)
+	lock, err := f.takeLock(bounded, target+lockSuffix, false)
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return f.notLocked(ctx, target, "another process or tracker holds it")
 	}
 	if err != nil {
 		return notSaved(fileError("lock", target+lockSuffix, err))
 	}
-	defer func() { _ = lock.Unlock() }()
+	defer unlock(lock)
 
 	c := &cycle{f: f, target: target}
 	if err := f.openSign(target + signSuffix); err != nil {
@@ -212,8 +213,9 @@ type changes struct {
 	written  []string
 }
 
-// changes compares the books after an Update with those handed out for it; nil: nothing has changed.
-func (s *snapshot) changes(after, handed map[string]*Book, names []string) (*changes, error) {
+// changes compares the books after an Update with those handed out for it; nil: nothing has changed. With toHistory
+// their finished days leave the books.
+func (s *snapshot) changes(after, handed map[string]*Book, names []string, toHistory bool) (*changes, error) {
 	var made *changes
 	change := func() *changes {
 		if made == nil {
@@ -231,7 +233,7 @@ func (s *snapshot) changes(after, handed map[string]*Book, names []string) (*cha
 		if book == nil || book == handed[name] && !book.changed {
 			continue
 		}
-		saved, days, err := keep(name, book)
+		saved, days, err := keep(name, book, toHistory)
 		if err != nil {
 			return nil, err
 		}
@@ -255,7 +257,9 @@ func (c *changes) handOver(books map[string]*Book) {
 		return
 	}
 	for _, name := range c.written {
-		books[name].takeFinished()
+		if len(c.finished[name]) > 0 {
+			books[name].takeFinished()
+		}
 		books[name].changed = false
 	}
 }
@@ -269,7 +273,11 @@ func (c *cycle) publish(base *snapshot, changes *changes) error {
 		days = mergeHistory(days, changes.finished)
 	}
 	if len(days) > 0 {
-		if err := c.saveHistory(days, true); err != nil {
+		past, err := c.pastDays()
+		if err != nil {
+			return notSaved(err)
+		}
+		if err := c.saveHistory(mergeHistory(past.days, days)); err != nil {
 			return notSaved(err)
 		}
 	}
@@ -281,7 +289,12 @@ func (c *cycle) publish(base *snapshot, changes *changes) error {
 // although an error says that it may not be durable.
 func (c *cycle) save(base, next *snapshot, generation uint64) (applied bool, err error) {
 	f := c.f
-	next.generation = max(generation, max(base.generation, c.sign.certain())+1)
+	number := max(base.generation, c.sign.certain()) + 1
+	if next.generation = max(generation, number); next.generation >= generationLimit {
+		return false, fmt.Errorf("%w: %s: generation %d is too high to be read again: with no tracker running, remove its "+
+			"line \"checksum\", set its generation to 1, and delete its %s and its %s", ErrNotSaved, c.target, next.generation,
+			backupSuffix, signSuffix)
+	}
 	if next.updatedAt.IsZero() {
 		next.updatedAt = f.time()
 	}
@@ -301,21 +314,20 @@ func (c *cycle) save(base, next *snapshot, generation uint64) (applied bool, err
 		}
 		// Readers without the lock look twice from here on: at any instant the file may be the old or the new one.
 		marked = true
-		if err := f.files.mark(f.sign, lockSign{next.generation, true}.text()); err != nil {
+		// After a generation that leaves some out, number still says which one has been saved for certain.
+		if err := f.files.mark(f.sign, lockSign{number, true}.text()); err != nil {
 			return fileError("write", c.target+signSuffix, err)
 		}
 		return nil
 	})
 	if err != nil {
-		if marked {
-			c.unmark(next)
-		}
-		return false, notSaved(err)
+		applied = marked && c.unmark(next)
+		return applied, notSaved(err)
 	}
 	f.remember(next)
 	f.unsettled = true
-	if err := f.files.syncDir(f.dir); err != nil {
-		return true, notSaved(fileError("sync the directory", filepath.Dir(c.target), err))
+	if err := c.syncDir(c.target); err != nil {
+		return true, notSaved(err)
 	}
 	f.unsettled = false
 	// Should this fail, readers look twice until the next save; the state itself is durable.
@@ -323,18 +335,37 @@ func (c *cycle) save(base, next *snapshot, generation uint64) (applied bool, err
 	return true, nil
 }
 
-// unmark takes the mark of a save back that did not come about.
-func (c *cycle) unmark(next *snapshot) {
-	stands, err := os.Stat(c.target)
-	if err == nil && os.SameFile(stands, next.info) || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.f.unsettled = true // the rename has failed and happened all the same, or nobody knows: the next cycle looks
-		return
+// syncDir makes the rename to path durable.
+func (c *cycle) syncDir(path string) error {
+	if err := c.f.files.syncDir(c.f.dir); err != nil {
+		return fileError("sync the directory", filepath.Dir(path), err)
+	}
+	// On xfs a directory's sync succeeds after the file system has shut itself down; a look at the file does not.
+	if _, err := c.f.files.stat(path); err != nil {
+		return fileError("look again at", path, err)
+	}
+	return nil
+}
+
+// unmark takes the mark of a save back that did not come about. It reports whether the rename has failed and happened
+// all the same: the save is then applied.
+func (c *cycle) unmark(next *snapshot) (applied bool) {
+	stands, err := c.f.files.stat(c.target)
+	if err == nil && os.SameFile(stands, next.info) {
+		c.f.remember(next)
+		c.f.unsettled = true
+		return true
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		c.f.unsettled = true // nobody knows: the next cycle looks
+		return false
 	}
 	text := c.text
 	if len(text) != signSize {
 		text = lockSign{}.text()
 	}
 	_ = c.f.files.mark(c.f.sign, text)
+	return false
 }
 
 // replace puts data in the place of the file at path: a temporary file, its sync, what ready does, the rename. Each
@@ -369,13 +400,17 @@ func (c *cycle) replace(path string, data []byte, ready func(temp os.FileInfo) e
 		}
 	}
 	if err := files.rename(temp.Name(), path); err != nil {
-		err = fileError("rename a temporary file to", path, err)
-		if errors.Is(err, syscall.EBUSY) {
-			err = fmt.Errorf("%w: a single file that is mounted cannot be replaced, mount its directory instead", err)
-		}
-		return nil, err
+		return nil, mounted(fileError("rename a temporary file to", path, err))
 	}
 	return info, nil
+}
+
+// mounted adds what to do to the error of a file that is mounted alone.
+func mounted(err error) error {
+	if errors.Is(err, syscall.EBUSY) || errors.Is(err, syscall.EXDEV) {
+		return fmt.Errorf("%w: a single file that is mounted cannot be replaced, mount its directory instead", err)
+	}
+	return err
 }
 
 // keepBackup makes .bak a second name of the state that is about to be replaced. The state keeps its own throughout.
@@ -392,85 +427,24 @@ func (c *cycle) keepBackup(base *snapshot) error {
 			return fmt.Errorf("%w: %s", ErrNewerState, path)
 		}
 	}
-	temp := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	temp := backupTemp(c.target)
 	err := f.files.link(c.target, temp)
 	if errors.Is(err, fs.ErrExist) {
-		_ = os.Remove(temp)
+		if err := os.Remove(temp); err != nil {
+			return fileError("remove", temp, err)
+		}
 		err = f.files.link(c.target, temp)
 	}
 	if linkUnsupported(err) {
 		return nil
 	}
 	if err != nil {
-		return fileError("link "+c.target+" to", temp, err)
+		return mounted(fileError("link "+c.target+" to", temp, err))
 	}
 	if err := f.files.rename(temp, path); err != nil {
 		_ = os.Remove(temp)
 		return fileError("rename a temporary file to", path, err)
 	}
 	f.backup = base.info
-	return nil
-}
-
-// leftovers lists the temporary files of processes that were killed. Only whoever has the lock may call them that.
-func (c *cycle) leftovers() []string {
-	dir := filepath.Dir(c.target)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil
-	}
-	var found []string
-	for _, entry := range entries {
-		name := entry.Name()
-		if name == "."+filepath.Base(c.target)+backupSuffix {
-			found = append(found, filepath.Join(dir, name))
-		}
-		for _, base := range []string{filepath.Base(c.target), filepath.Base(historyPath(c.target))} {
-			rest, ok := strings.CutPrefix(name, "."+base)
-			if ok && rest != "" && strings.Trim(rest, "-0123456789") == "" {
-				found = append(found, filepath.Join(dir, name))
-			}
-		}
-	}
-	return found
-}
-
-func (c *cycle) sweep() {
-	for _, path := range c.leftovers() {
-		_ = os.Remove(path) // what cannot be removed harms nobody
-	}
-}
-
-// clear removes every file of the state. The locks go last; whoever waits for them sees that they are gone.
-func (c *cycle) clear() error {
-	paths := c.leftovers()
-	dir := filepath.Dir(c.target)
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return fileError("read", dir, err)
-	}
-	for _, entry := range entries {
-		for _, base := range []string{c.target, c.target + backupSuffix, historyPath(c.target)} {
-			if strings.HasPrefix(entry.Name(), filepath.Base(base)+corruptSuffix) {
-				paths = append(paths, filepath.Join(dir, entry.Name()))
-			}
-		}
-	}
-	paths = append(paths, historyPath(c.target), c.target+backupSuffix, c.target)
-	for _, path := range paths {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("quota: %w", fileError("remove", path, err))
-		}
-	}
-	c.f.closeSign()
-	for _, path := range []string{c.target + signSuffix, c.target + lockSuffix, c.target + ownerSuffix} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) && removesOpenFiles {
-			return fmt.Errorf("quota: %w", fileError("remove", path, err))
-		}
-	}
-	c.f.unsettled, c.f.pastUnsettled, c.f.backup = false, false, nil
-	if err := c.f.files.syncDir(c.f.dir); err != nil {
-		return fmt.Errorf("quota: %w", fileError("sync the directory", dir, err))
-	}
 	return nil
 }

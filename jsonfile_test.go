@@ -148,6 +148,7 @@ func trace(f *JSONFile, step func(string) error) {
 			}
 			return system.rename(from, to)
 		},
+		stat: system.stat,
 		syncDir: func(dir *os.File) error {
 			if err := step("sync directory"); err != nil {
 				return err
@@ -383,10 +384,13 @@ func TestLeftoversOfAKilledProcessAreRemovedAtOpen(t *testing.T) {
 	path := statePath(t)
 	opened(t, path)
 	dir := filepath.Dir(path)
-	for _, name := range []string{".quota_state.json123", ".quota_state.json-45", ".quota_history.json6", ".quota_state.json.bak"} {
+	for _, name := range []string{".quota_state.json.tmp-123", ".quota_history.json.tmp-6", ".quota_state.json.bak.tmp"} {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600))
 	}
-	others := []string{".quota_state.json.mine", ".quota_state.json", "quota_state.json1"}
+	others := []string{
+		".quota_state.json.mine", ".quota_state.json", "quota_state.json1", ".quota_state.json-2026-01-05", ".quota_state.json.bak",
+		".quota_state.json12", ".quota_state.json1.tmp-7", ".quota_state.json.tmp-", ".quota_state.json.tmp-1a",
+	}
 	for _, name := range others {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600))
 	}

@@ -26,7 +26,8 @@ const removesOpenFiles = true // also locked ones
 // .bak is put in place between them.
 func newTempFile(path string) (tempFile, error) {
 	// Without WithTempDir renameio would probe TMPDIR at every call.
-	file, err := renameio.NewPendingFile(path, renameio.WithTempDir(filepath.Dir(path)), renameio.WithStaticPermissions(0o600))
+	// WithStaticPermissions would leave the file and its descriptor behind when its fstat or fchmod fails.
+	file, err := renameio.NewPendingFile(path+tempSuffix, renameio.WithTempDir(filepath.Dir(path)), renameio.WithPermissions(0o600))
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ const removesOpenFiles = false
 type windowsTemp struct{ *os.File }
 
 func newTempFile(path string) (tempFile, error) {
-	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"*")
+	file, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+tempSuffix+"*")
 	if err != nil {
 		return nil, err
 	}

@@ -158,8 +158,8 @@ type finishedDays struct {
 // of returns those of one quota, not to be changed.
 func (p *finishedDays) of(name string) []DaySummary {
 	if p.tracker.file != nil && p.tracker.shared.active() {
-		if days, err := p.tracker.file.history(); err == nil {
-			return days[name]
+		if days, err := p.tracker.file.history(name); err == nil {
+			return days
 		}
 	}
 	p.mu.Lock()

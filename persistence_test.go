@@ -236,7 +236,7 @@ func TestClearRemovesEverythingUnlessATrackerIsOpen(t *testing.T) {
 	overwrite(t, path, []byte("damage"))
 	mine := filepath.Join(filepath.Dir(path), "mine.json")
 	require.NoError(t, os.WriteFile(mine, nil, 0o600))
-	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(path), ".quota_state.json1"), nil, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(filepath.Dir(path), ".quota_state.json.tmp-1"), nil, 0o600))
 	f := NewJSONFile(path)
 	release, err := f.open(t.Context(), false, testNow, quiet)
 	require.NoError(t, err)

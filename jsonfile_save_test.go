@@ -1,0 +1,196 @@
+package quota
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestALockFileThatCannotBeLookedAtIsAnErrorAtOnce(t *testing.T) {
+	path := statePath(t)
+	f := opened(t, path)
+	looks := 0
+	f.files.stat = func(path string) (os.FileInfo, error) {
+		if path == f.target+lockSuffix || path == f.target+ownerSuffix {
+			looks++
+			return nil, &fs.PathError{Op: "stat", Path: path, Err: syscall.EIO}
+		}
+		return os.Stat(path)
+	}
+	err := set(f, "a", 1)
+	require.ErrorIs(t, err, syscall.EIO)
+	require.ErrorIs(t, err, ErrNotSaved)
+	require.ErrorContains(t, err, f.target+lockSuffix)
+	err = f.Clear(t.Context())
+	require.ErrorIs(t, err, syscall.EIO)
+	require.NotErrorIs(t, err, ErrLocked)
+	require.Equal(t, 2, looks)
+}
+
+type stubbornLock struct{ refusals, tries int }
+
+func (l *stubbornLock) Unlock() error {
+	if l.tries++; l.tries <= l.refusals {
+		return syscall.EINTR
+	}
+	return nil
+}
+
+func TestALockThatIsNotGivenUpAtOnceIsTriedAgain(t *testing.T) {
+	lock := &stubbornLock{refusals: 2}
+	unlock(lock)
+	require.Equal(t, 3, lock.tries)
+	lock = &stubbornLock{refusals: 100}
+	unlock(lock)
+	require.Equal(t, 3, lock.tries)
+}
+
+func TestABackupThatCannotBeReplacedSaysWhy(t *testing.T) {
+	path := statePath(t)
+	f := opened(t, path)
+	mustSet(t, f, "a", 1)
+	require.NoError(t, os.MkdirAll(filepath.Join(backupTemp(f.target), "full"), 0o700))
+	err := set(f, "a", 2)
+	require.ErrorContains(t, err, "remove "+backupTemp(f.target))
+	require.NotErrorIs(t, err, fs.ErrExist)
+}
+
+func TestAStateMountedAloneIsToldSoByItsLinkToo(t *testing.T) {
+	f := opened(t, statePath(t))
+	trace(f, func(step string) error {
+		if strings.HasPrefix(step, "link") {
+			return &os.LinkError{Op: "link", Old: "x", New: "y", Err: syscall.EXDEV}
+		}
+		return nil
+	})
+	err := set(f, "a", 1)
+	require.ErrorIs(t, err, syscall.EXDEV)
+	require.ErrorContains(t, err, "mount its directory")
+}
+
+func TestAFileSystemThatHasShutItselfDownAcknowledgesNothing(t *testing.T) {
+	for _, of := range []func(target string) string{func(target string) string { return target }, historyPath} {
+		path := statePath(t)
+		f := opened(t, path)
+		f.files.stat = func(path string) (os.FileInfo, error) {
+			if path == of(f.target) {
+				return nil, &fs.PathError{Op: "stat", Path: path, Err: syscall.EIO}
+			}
+			return os.Stat(path)
+		}
+		err := f.Update(t.Context(), nil, finish("a", testDay, 5))
+		require.ErrorIs(t, err, ErrNotSaved)
+		require.ErrorIs(t, err, syscall.EIO)
+		require.ErrorContains(t, err, of(f.target))
+
+		generation := f.memory.generation
+		f.files.stat = os.Stat
+		require.NoError(t, f.Update(t.Context(), nil, finish("a", testDay, 5)))
+		require.Equal(t, generation+1, f.memory.generation)
+	}
+}
+
+func TestARenameThatFailsAndHasHappenedIsApplied(t *testing.T) {
+	path := statePath(t)
+	f := NewJSONFile(path)
+	s := &State{Books: map[string]*Book{"a": importedBook(1, 0, 0)}}
+	require.NoError(t, f.Save(t.Context(), s))
+	broken := errors.New("broken")
+	f.files.rename = func(from, to string) error {
+		if err := os.Rename(from, to); err != nil || to != f.target {
+			return err
+		}
+		return broken
+	}
+	s.Books["a"] = importedBook(2, 0, 0)
+	err := f.Save(t.Context(), s)
+	require.ErrorIs(t, err, ErrNotSaved)
+	require.ErrorIs(t, err, broken)
+	require.Equal(t, map[string]int64{"a": 2}, saved(t, path))
+
+	f.files = systemFiles()
+	s.Books["a"] = importedBook(3, 0, 0)
+	require.NoError(t, f.Save(t.Context(), s), "nobody else has changed it")
+	require.Equal(t, map[string]int64{"a": 3}, saved(t, path))
+}
+
+func TestAGenerationThatCouldNotBeReadAgainIsNotSaved(t *testing.T) {
+	path := statePath(t)
+	f := NewJSONFile(path)
+	last := &State{Generation: generationLimit - 1, Books: map[string]*Book{"a": importedBook(1, 0, 0)}}
+	require.NoError(t, f.Save(t.Context(), last))
+	for _, reader := range []*JSONFile{f, NewJSONFile(path).Strict()} {
+		err := set(reader, "a", 2)
+		require.ErrorIs(t, err, ErrNotSaved)
+		require.ErrorContains(t, err, "set its generation to 1")
+		state, err := reader.Load(t.Context())
+		require.NoError(t, err)
+		require.ErrorIs(t, reader.Save(t.Context(), state), ErrNotSaved)
+	}
+	require.Equal(t, map[string]int64{"a": 1}, saved(t, path))
+
+	// What the error says to do helps.
+	text, _, _ := strings.Cut(string(contents(t, path)), ",\n  \"checksum\"")
+	overwrite(t, path, []byte(strings.Replace(text, "4611686018427387903", "1", 1)+"}"))
+	require.NoError(t, os.Remove(path+signSuffix))
+	require.NoError(t, os.RemoveAll(path+backupSuffix))
+	again := opened(t, path)
+	mustSet(t, again, "b", 2)
+	require.Empty(t, again.recovered())
+	require.Equal(t, map[string]int64{"a": 1, "b": 2}, saved(t, path))
+}
+
+func TestASaveThatLeavesGenerationsOutAndIsCutOffIsNoOlderState(t *testing.T) {
+	path := statePath(t)
+	f := NewJSONFile(path)
+	require.NoError(t, f.Save(t.Context(), &State{Books: map[string]*Book{"a": importedBook(1, 0, 0)}}))
+	f.files.rename = func(from, to string) error {
+		if to == f.target {
+			panic("killed")
+		}
+		return os.Rename(from, to)
+	}
+	require.PanicsWithValue(t, "killed", func() { _ = f.Save(t.Context(), &State{Generation: 1000}) })
+	require.Contains(t, string(contents(t, path+signSuffix)), "saving")
+	next := opened(t, path)
+	require.Empty(t, next.recovered())
+	require.Equal(t, map[string]int64{"a": 1}, saved(t, path))
+}
+
+func TestOnlyTheLibrarysOwnFilesAreRemoved(t *testing.T) {
+	dir := t.TempDir()
+	theirs := []string{
+		".shard12", ".shard12.tmp-5", ".shard1-2026-01-05", ".shard1.bak", "shard1.corrupt-mine", "shard12.corrupt-20261123T120000.000Z",
+		"shard1.corrupt-20261123T120000.000Z-copy", "shard1.corrupt-20261123T120000.000Z-", "shard1.history.2026",
+	}
+	ours := []string{
+		".shard1.tmp-5", ".shard1.history.tmp-6", ".shard1.bak.tmp", "shard1.corrupt-20261123T120000.000Z",
+		"shard1.corrupt-20261123T120000.000Z-2", "shard1.history.corrupt-20261123T120000.000Z",
+	}
+	for _, name := range append(ours, theirs...) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), nil, 0o600))
+	}
+	f := NewJSONFile(filepath.Join(dir, "shard1"))
+	release, err := f.open(t.Context(), false, testNow, quiet)
+	require.NoError(t, err)
+	release()
+	require.NoError(t, f.Clear(t.Context()))
+	require.ElementsMatch(t, theirs, files(t, f.target))
+}
+
+func TestTemporaryFilesAreTakenForThat(t *testing.T) {
+	path := statePath(t)
+	f := opened(t, path)
+	for _, of := range []string{f.target, historyPath(f.target)} {
+		temp, err := f.files.create(of)
+		require.NoError(t, err)
+		require.True(t, isTemp(filepath.Base(temp.Name()), filepath.Base(of)), temp.Name())
+		require.NoError(t, temp.Cleanup())
+	}
+}
