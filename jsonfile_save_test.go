@@ -16,18 +16,22 @@ func TestALockFileThatCannotBeLookedAtIsAnErrorAtOnce(t *testing.T) {
 	path := statePath(t)
 	f := opened(t, path)
 	looks := 0
-	f.files.stat = func(path string) (os.FileInfo, error) {
+	look := func(path string) (os.FileInfo, error) {
 		if path == f.target+lockSuffix || path == f.target+ownerSuffix {
 			looks++
 			return nil, &fs.PathError{Op: "stat", Path: path, Err: syscall.EIO}
 		}
 		return os.Stat(path)
 	}
+	f.files.stat = look
 	err := set(f, "a", 1)
 	require.ErrorIs(t, err, syscall.EIO)
 	require.ErrorIs(t, err, ErrNotSaved)
 	require.ErrorContains(t, err, f.target+lockSuffix)
-	err = f.Clear(t.Context())
+	closed := NewJSONFile(statePath(t))
+	mustSet(t, closed, "a", 1)
+	f.target, closed.files.stat = closed.target, look
+	err = closed.Clear(t.Context())
 	require.ErrorIs(t, err, syscall.EIO)
 	require.NotErrorIs(t, err, ErrLocked)
 	require.Equal(t, 2, looks)
@@ -58,7 +62,6 @@ func TestABackupThatCannotBeReplacedSaysWhy(t *testing.T) {
 	require.NoError(t, os.MkdirAll(filepath.Join(backupTemp(f.target), "full"), 0o700))
 	err := set(f, "a", 2)
 	require.ErrorContains(t, err, "remove "+backupTemp(f.target))
-	require.NotErrorIs(t, err, fs.ErrExist)
 }
 
 func TestAStateMountedAloneIsToldSoByItsLinkToo(t *testing.T) {

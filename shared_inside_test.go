@@ -95,6 +95,7 @@ func TestCloseSavesACallThatCameWhileItFlushed(t *testing.T) {
 			return nil
 		}
 		require.NoError(t, tracker.Close())
+		synctest.Wait()
 		require.ErrorIs(t, late, ErrPending)
 		require.EqualValues(t, 2, store.books["q"].accounts[0].used)
 	})

@@ -42,11 +42,18 @@ func faults() []harness.Fault {
 		{
 			Name:  "a hold that was given back at its expiry is given back again",
 			Cases: 1000,
-			Edits: []harness.Edit{{
-				File: "settle.go",
-				Old:  "\t\tif !h.released {\n\t\t\tb.amend(h, &amounts{}, &amounts{}, now)\n\t\t\tb.unbegin(h)\n\t\t}\n\t\tb.rememberLate(h, s, now)",
-				New:  "\t\tb.amend(h, &amounts{}, &amounts{}, now)\n\t\tb.unbegin(h)\n\t\tb.rememberLate(h, s, now)",
-			}},
+			Edits: []harness.Edit{
+				{
+					File: "settle.go",
+					Old:  "\t\tif !h.released {\n\t\t\tb.amend(h, &amounts{}, &amounts{}, now)\n\t\t\tb.unbegin(h)\n\t\t}\n\t\tb.rememberLate(h, s, now)",
+					New:  "\t\tb.amend(h, &amounts{}, &amounts{}, now)\n\t\tb.unbegin(h)\n\t\tb.rememberLate(h, s, now)",
+				},
+				{
+					File: "settle.go",
+					Old:  "\tif !h.released {\n\t\tcharged = h.amounts\n\t}\n",
+					New:  "\tcharged = h.amounts\n",
+				},
+			},
 		},
 		{
 			Name:  "a refund goes into the next window",

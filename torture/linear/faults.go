@@ -41,7 +41,7 @@ func faults() []harness.Fault {
 				},
 				{
 					File: "jsonfile_save.go",
-					Old:  "\tlock, err := takeLock(bounded, target+lockSuffix, false)\n",
+					Old:  "\tlock, err := f.takeLock(bounded, target+lockSuffix, false)\n",
 					New: `	where := target
 	if _, err := os.Stat(target); err != nil {
 		where += lockSuffix
