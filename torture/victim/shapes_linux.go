@@ -116,7 +116,7 @@ func turnBefore(p *pen) {
 func leaveTemps(dir string) error {
 	dir = filepath.Join(dir, filepath.Dir(StatePath))
 	var errs []error
-	for _, name := range []string{".quota_state.json123456789", ".quota_history.json987654321", ".quota_state.json.bak"} {
+	for _, name := range []string{".quota_state.json.tmp-123456789", ".quota_history.json.tmp-987654321", ".quota_state.json.bak.tmp"} {
 		errs = append(errs, os.WriteFile(filepath.Join(dir, name), []byte(`{"version": 2, "gener`), 0o600))
 	}
 	return errors.Join(errs...)
