@@ -342,7 +342,7 @@ func (c *cycle) syncDir(path string) error {
 	}
 	// On xfs a directory's sync succeeds after the file system has shut itself down; a look at the file does not.
 	if _, err := c.f.files.stat(path); err != nil {
-		return fileError("look again at", path, err)
+		return fileError("stat", path, err)
 	}
 	return nil
 }
