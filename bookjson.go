@@ -340,7 +340,8 @@ func (b *Book) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// checkNulls refuses nulls, which would be read as 0, in the JSON form of a book. A finished day has empty maps as null.
+// checkNulls refuses nulls, which would be read as 0, in the JSON form of a book. Those of a
+// finished day stand for empty maps.
 func checkNulls(data []byte) error {
 	if !bytes.Contains(data, []byte("null")) {
 		return nil

@@ -216,6 +216,8 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 		{"nonsense", `1`}, {"clock", `"yesterday"`}, {"clock", `"1969-12-31T00:00:00Z"`}, {"clock", `"2300-01-01T00:00:00Z"`},
 		{"clock", `"1970-01-01T00:00:00Z"`}, {"clock", `"2026-01-26T11:00:00Z"`},
 		{"accounts/requests per day/used", `-1`}, {"accounts/requests per day/used", `9223372036854775808`},
+		{"today/used", `{"requests":null}`},
+		{"accounts/requests per rolling 1m0s/slices", `[{},{"start":"2026-01-26T12:00:00Z","used":6}]`},
 		{"accounts/requests per day/used", `1.5`}, {"accounts/requests per day/max", `-1`}, {"accounts/requests per day/armed", `-1`},
 		{"accounts/requests per day/armed", `9223372036854775807`}, {"accounts/requests per day/unit", `"tokens"`},
 		{"accounts/requests per day/unit", `""`}, {"accounts/requests per day/window", `"1m0s"`},
@@ -293,6 +295,16 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(good), &form))
 		require.NoError(t, json.Unmarshal(replaced(t, form, strings.Split(c.path, "/"), c.value), &Book{}), "%s: %s", c.path, c.value)
 	}
+	for _, number := range []string{`"used":6`, `"max":10`, `"calls":1`, `"requests":2`, `"clock":"2026-01-26T12:00:01Z"`} {
+		key, _, _ := strings.Cut(number, ":")
+		bad := strings.Replace(good, number, key+":null", 1)
+		require.NotEqual(t, good, bad)
+		require.ErrorContains(t, json.Unmarshal([]byte(bad), &Book{}), "null", number)
+	}
+	read := &Book{}
+	day := `{"quota":"q","day":"2026-01-25T00:00:00Z","used":null,"alerts":null,"calls":5}`
+	require.NoError(t, json.Unmarshal([]byte(good[:len(good)-1]+`,"finished":[`+day+`]}`), read))
+	require.Equal(t, []int64{5}, calls(read.finished))
 }
 
 // replaced returns a JSON object with the value at a path replaced; null removes it.

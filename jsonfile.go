@@ -36,8 +36,8 @@ const (
 // Directories it creates have mode 0700, files 0600. A path that is a symbolic link is resolved once, at the first use.
 // Where the file system has no hard links there is no .bak: exFAT, some network file systems.
 //
-// A state that cannot be read is set aside and the generation before takes its place, or the memory of a running
-// tracker where that is newer; what happened is logged and stands in Summary.Recovered. With Strict it is
+// A state that cannot be read, or is older than its .bak, is set aside and the .bak takes its place, or the memory of a
+// running tracker where that is newer; what happened is logged and stands in Summary.Recovered. With Strict it is
 // ErrCorruptState instead. A state written by a newer version is ErrNewerState and never touched. Whoever edits the file
 // by hand, with no tracker running, removes its line "checksum".
 //
@@ -92,8 +92,8 @@ func NewJSONFile(path string) *JSONFile {
 	}
 }
 
-// Strict makes a state that cannot be read, or that is missing beside its .bak, an error (ErrCorruptState) instead of
-// something to recover from. It changes f and returns it; call it before f is used.
+// Strict makes a state that cannot be read, or that is missing beside its .bak or older than it, an error
+// (ErrCorruptState) instead of something to recover from. It changes f and returns it; call it before f is used.
 func (f *JSONFile) Strict() *JSONFile {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -83,11 +83,11 @@ func TestCloseSavesACallThatCameWhileItFlushed(t *testing.T) {
 		require.NoError(t, tracker.RecordUsage(t.Context(), "q"))
 		_, err := tracker.Reserve(t.Context(), "q")
 		require.ErrorIs(t, err, ErrExceeded)
-		updates, late := 0, error(nil)
+		updates, late := 0, make(chan error, 1)
 		store.script = func(context.Context) error {
 			switch updates++; updates {
 			case 1: // Close saves the refusal; a call that has begun before is queued behind
-				go func() { late = tracker.shared.submit(t.Context(), &recording{"q", *amounting(Requests(1))}) }()
+				go func() { late <- tracker.shared.submit(t.Context(), &recording{"q", *amounting(Requests(1))}) }()
 				synctest.Wait()
 			case 2:
 				return errScript
@@ -95,8 +95,7 @@ func TestCloseSavesACallThatCameWhileItFlushed(t *testing.T) {
 			return nil
 		}
 		require.NoError(t, tracker.Close())
-		synctest.Wait()
-		require.ErrorIs(t, late, ErrPending)
+		require.ErrorIs(t, <-late, ErrPending)
 		require.EqualValues(t, 2, store.books["q"].accounts[0].used)
 	})
 }
