@@ -85,8 +85,9 @@ func (b *Book) advance(r *rules, now int64) int64 {
 	return now
 }
 
-// turnForeign lets the windows of a foreign book turn, so that what is settled in it is charged where it belongs. They
-// are the accounts' own; all else waits for a tracker that has the quota configured.
+// turnForeign lets the windows of a foreign book turn, so that what is settled in it is charged where it belongs, and its
+// day end where it would have ended. The windows are the accounts' own; all else, the zone of the day among it, waits for
+// a tracker that has the quota configured.
 func (b *Book) turnForeign(now int64) {
 	if b.configured == nil || !b.configured.foreign {
 		return
@@ -95,6 +96,14 @@ func (b *Book) turnForeign(now int64) {
 	for _, a := range b.accounts {
 		a.locate(b.configured)
 		a.turn(now)
+	}
+	if over := now - b.today.end; b.today.end != 0 && over >= 0 {
+		if b.today.active() {
+			b.finished = mergeDays(b.finished, []DaySummary{b.today.summary(b.name, time.UTC)})
+		}
+		start := now - over%day
+		b.today.restart(start, start+day)
+		b.changed = true
 	}
 }
 
@@ -112,10 +121,8 @@ func (b *Book) turnDay(r *rules, now int64) {
 	for now >= b.today.end {
 		next := now
 		if b.today.end != 0 && b.today.active() {
-			if !r.template {
-				b.finished = mergeDays(b.finished, []DaySummary{b.today.summary(b.name, r.location)})
-				b.changed = true
-			}
+			b.finished = mergeDays(b.finished, []DaySummary{b.today.summary(b.name, r.location)})
+			b.changed = true
 			if len(b.holds.open) > 0 {
 				next = max(b.today.end, now-daysKept*day) // a day on which something is held is a day of its own
 			}
@@ -123,7 +130,11 @@ func (b *Book) turnDay(r *rules, now int64) {
 		start, end := r.day(next)
 		b.today.restart(start, end)
 	}
+	if r.template {
+		b.finished = nil // quotas of a template keep no past days
+	}
 	for _, a := range b.limits {
+		b.changed = b.changed || now-a.seen >= day/2
 		a.seen = max(a.seen, now)
 	}
 	b.dropUnseen(now)
@@ -139,7 +150,11 @@ func (b *Book) expire(r *rules, h *hold, at int64) {
 			a.settle(held, 0, h.granted, at, false)
 			b.restartSession(a, h)
 		} else {
-			a.settle(held, held, h.granted, at, true)
+			used := held
+			if a.window.budget() && a.end != 0 && at < a.start {
+				used = 0 // a stranger's settlement has turned the window that it belongs to
+			}
+			a.settle(held, used, h.granted, at, true)
 		}
 	}
 	b.today.freed(&h.amounts)
@@ -263,7 +278,7 @@ func (b *Book) match(r *rules, now int64) {
 			b.changed = true
 		}
 		if now-a.seen >= seenEvery {
-			a.seen = now
+			a.seen, b.changed = now, b.changed || now-a.seen >= day/2
 		}
 		a.ring()
 		b.limits = append(b.limits, a)

@@ -94,8 +94,8 @@ func (form settledJSON) check() error {
 }
 
 func (form sliceJSON) check() error {
-	if form.Start == 0 || form.Used < 0 {
-		return errors.New("a slice without a beginning, or with a negative number")
+	if form.Used < 0 {
+		return errors.New("a slice with a negative number")
 	}
 	return nil
 }

@@ -161,6 +161,9 @@ func (t *unitTotal) lower(used, estimated int64) {
 
 // countable reports whether list can be held beside all that is open.
 func (d *dayTotals) countable(list *amounts) bool {
+	if list.known[atInput] > math.MaxInt64-list.known[atOutput] {
+		return false // an estimate has been added to what the call names
+	}
 	for at := range list.known {
 		if d.known[at].open > math.MaxInt64-list.known[at] {
 			return false

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -253,4 +254,83 @@ func TestResetLeavesNoPartOfAUnitThatWouldRefillEarly(t *testing.T) {
 	require.False(t, tracker.CanUse("q"))
 	clock.Advance(14 * time.Minute)
 	require.True(t, tracker.CanUse("q"))
+}
+
+func TestWhatOnlyOneTrackerHasConfiguredStaysWhileItLooks(t *testing.T) {
+	for name, one := range map[string]string{"a": "a", "a*": "a1"} {
+		clock := quotatest.NewClock(morning)
+		path := filepath.Join(t.TempDir(), "state.json")
+		open := func(window quota.Window) *quota.QuotaTracker {
+			return startOn(t, quota.NewJSONFile(path), withClock(clock),
+				withQuotas(quota.Quota{Name: name, Limits: []quota.Limit{{Max: 100, Window: window}}}))
+		}
+		looks, records := open(quota.Lifetime()), open(quota.Daily(nil))
+		require.NoError(t, looks.RecordUsage(t.Context(), one, quota.Requests(60)))
+		left := int64(20)
+		require.NoError(t, looks.Observe(t.Context(), one, quota.Observation{Window: quota.Lifetime(), Remaining: &left}))
+		for day := range int64(6) {
+			clock.Advance(24 * time.Hour)
+			require.NoError(t, records.RecordUsage(t.Context(), one))
+			require.Equal(t, stand{81 + day, 0}, standOf(t, looks, one), name)
+		}
+		require.NoError(t, looks.Close())
+		require.NoError(t, records.Close())
+	}
+}
+
+func TestWhatAStrangerSettlesAfterMidnightIsUsageOfItsDay(t *testing.T) {
+	clock := quotatest.NewClock(time.Date(2027, 1, 15, 23, 50, 0, 0, time.UTC))
+	file := quota.NewJSONFile(filepath.Join(t.TempDir(), "state.json"))
+	requests := quota.Limit{Max: 10}
+	open := func(quotas ...quota.Quota) *quota.QuotaTracker {
+		return startOn(t, file, withClock(clock), withQuotas(quotas...))
+	}
+	tracker := open(quota.Quota{Name: "a", Limits: []quota.Limit{requests}})
+	_, err := tracker.Acquire(t.Context(), quota.Request{All: []string{"a"}, ID: "short", TTL: 5 * time.Minute, Amounts: []quota.Amount{quota.Requests(8)}})
+	require.NoError(t, err)
+	_, err = tracker.Acquire(t.Context(), quota.Request{All: []string{"a"}, ID: "job", TTL: 3 * time.Hour, Amounts: []quota.Amount{quota.Tokens(900)}})
+	require.NoError(t, err)
+	require.NoError(t, tracker.Close())
+
+	stranger := open(quota.Quota{Name: "other"})
+	clock.Advance(time.Hour)
+	r, err := stranger.Reservation(t.Context(), "job")
+	require.NoError(t, err)
+	require.NoError(t, r.Commit(t.Context(), quota.Tokens(900)))
+	require.NoError(t, stranger.Close())
+
+	tracker = open(quota.Quota{Name: "a", Limits: []quota.Limit{requests, {Unit: quota.UnitTokens, Max: 1000}}})
+	require.Equal(t, stand{1, 0}, standOf(t, tracker, "a"), "what expired yesterday is yesterday's")
+	_, err = tracker.Reserve(t.Context(), "a", quota.Tokens(900))
+	require.ErrorIs(t, err, quota.ErrExceeded, "a new limit begins with what today has used")
+}
+
+func TestAClockInTheFirstSecondsOfTimeLosesNothing(t *testing.T) {
+	file := quota.NewJSONFile(filepath.Join(t.TempDir(), "state.json"))
+	clock := quotatest.NewClock(time.Unix(20, 0))
+	rolling := withQuotas(quota.Quota{Name: "calls", Limits: []quota.Limit{{Max: 10, Window: quota.Rolling(time.Hour)}}})
+	tracker := startOn(t, file, withClock(clock), rolling)
+	require.NoError(t, tracker.RecordUsage(t.Context(), "calls", quota.Requests(7)))
+	require.NoError(t, tracker.Close())
+	require.Equal(t, stand{7, 0}, standOf(t, startOn(t, file, withClock(clock), rolling), "calls"))
+}
+
+func TestTokensThatCannotBeCountedWithTheirEstimateAreRefused(t *testing.T) {
+	tracker, _ := quotatest.New(t, quota.Quota{Name: "q", Limits: []quota.Limit{
+		{Unit: quota.UnitOutputTokens, Max: math.MaxInt64, Estimate: 2000, Window: quota.Lifetime()},
+	}})
+	_, err := tracker.Reserve(t.Context(), "q", quota.InputTokens(math.MaxInt64-1))
+	require.ErrorIs(t, err, quota.ErrInvalidAmount)
+}
+
+func TestTokensThatOneHoldCoversAsATotalAreNotTakenFromAnotherToo(t *testing.T) {
+	tracker, _ := quotatest.New(t, quota.Quota{Name: "q", Limits: []quota.Limit{{Unit: quota.UnitTokens, Max: 1000, Window: quota.Lifetime()}}})
+	_, err := tracker.Reserve(t.Context(), "q", quota.Tokens(33))
+	require.NoError(t, err)
+	_, err = tracker.Reserve(t.Context(), "q", quota.Requests(5), quota.OutputTokens(50))
+	require.NoError(t, err)
+	require.NoError(t, tracker.RecordUsage(t.Context(), "q", quota.Requests(2), quota.OutputTokens(33)))
+	status, _ := tracker.Status("q")
+	require.EqualValues(t, 33, status.Limits[0].Used)
+	require.EqualValues(t, 33, status.Today.Used[quota.UnitTokens])
 }

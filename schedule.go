@@ -85,6 +85,9 @@ func (e *entry) nextDue() int64 {
 			at = over
 		}
 	}
+	if over := e.book.today.end; e.configured && over != 0 && !e.book.untouched() && (at == 0 || over < at) {
+		at = over // so that its accounts are known to be configured still
+	}
 	return at
 }
 

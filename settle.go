@@ -343,7 +343,11 @@ func (b *Book) usePart(h *hold, rest *amounts, now int64) {
 	}
 	for _, a := range b.accounts {
 		if n, held := used.of(a.place, a.unit); held {
-			a.settle(n, n, h.granted, now, true)
+			actual := n
+			if left, named := rest.exactly(a.place, a.unit); named {
+				actual = min(n, left) // a hold before has covered these tokens as a total
+			}
+			a.settle(n, actual, h.granted, now, true)
 		}
 	}
 	b.today.freed(&used)

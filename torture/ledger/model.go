@@ -322,13 +322,20 @@ func (m *model) restartSessions(released *hold) {
 	}
 }
 
-// inDoubt reports whether the late release of a hold would leave a Session in which the other calls used nothing: whether
-// that has begun is not documented.
+// inDoubt reports whether the late release of a hold would leave a Session in which there were other calls: from which of
+// them on it then counts is not documented where what they used is no longer known call by call.
 func (m *model) inDoubt(h *hold) bool {
 	for _, l := range m.limits {
+		if h.state != expired || l.shape.kind != session || l.start == 0 {
+			continue
+		}
+		for _, other := range m.holds {
+			if other.state == open && other.left[l.unit] > 0 && other.granted >= l.start {
+				return true
+			}
+		}
 		for _, e := range m.entries {
-			if h.state == expired && l.shape.kind == session && e.unit == l.unit && e.n == 0 && !e.reset && !e.takenBack &&
-				l.start != 0 && e.granted >= l.start {
+			if e.unit == l.unit && e != h.charged[l.unit] && !e.reset && !e.takenBack && e.granted >= l.start {
 				return true
 			}
 		}
