@@ -211,6 +211,9 @@ func (one *trial) checkError(step victim.Step, result victim.Result) error {
 	if one.failed == 0 && one.place == "" {
 		return harness.Violated("%s failed, although nothing had: %s", step, result.Error)
 	}
+	if result.Matches("ErrSettled") {
+		return nil // an answer that no saving changes; the ledger knows whether it is right
+	}
 	if !strings.Contains(result.Error, one.dir) {
 		return harness.Violated("%s: the error names no path: %s", step, result.Error)
 	}

@@ -133,7 +133,7 @@ func draw(run *harness.Run, number, pool int) (p plan, many int) {
 		p.Path = path
 		many = 2 + random.IntN(pool-1)
 		p.Clients = 1 + random.IntN(8)
-		p.Calls = max(3, (60+random.IntN(160))/(many*p.Clients))
+		p.Calls = max(3, (60+random.IntN(60))/(many*p.Clients))
 	}
 	// What many calls at once have seen has so many possible orders that only a part of it can be checked.
 	p.Exact = 100
