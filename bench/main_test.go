@@ -89,16 +89,3 @@ func TestWrongArgumentsAreRefused(t *testing.T) {
 		require.Error(t, err, args)
 	}
 }
-
-func TestAWrongCountOfAllocationsIsAFailure(t *testing.T) {
-	if raceDetector {
-		t.Skip("the race detector allocates itself")
-	}
-	b := &bench{notes: map[int][]string{}}
-	var kept []byte
-	b.exactly(1, "what a buffer takes", 1, func() { kept = make([]byte, 100) })
-	require.Empty(t, b.broken)
-	b.exactly(1, "what a buffer takes", 0, func() { kept = make([]byte, 100) })
-	require.Len(t, b.broken, 1)
-	require.Len(t, kept, 100)
-}
