@@ -84,7 +84,7 @@ func (s *saver) list(e *entry) {
 }
 
 // take takes on a change: the entries, which are locked, whose books it has changed, and the alerts of what it has
-// crossed. All of it in one step, so that a save has the whole of a change or nothing, and no alert without its crossing.
+// crossed. All of it in one step, so that a call is told the truth about its save, and no alert comes before its crossing.
 // It returns the batch that saves the change; with FlushInterval nil, and the timer saves.
 func (s *saver) take(pages []page, alerts []Alert) *saveBatch {
 	s.mu.Lock()
