@@ -161,3 +161,26 @@ func TestWhatACrashLosesIsAtMostOneInterval(t *testing.T) {
 	}
 	require.LessOrEqual(t, store.count(), 11)
 }
+
+func TestAFailedFlushIsTriedAgainByTheTimerAlsoWhenNothingElseChanges(t *testing.T) {
+	failing := false
+	store := &plainStore{script: func(int) error {
+		if failing {
+			return errStore
+		}
+		return nil
+	}}
+	clock := quotatest.NewClock(morning)
+	tracker := startOn(t, store, withClock(clock), withFlushInterval(time.Second), withQuotas(calls(1)))
+	require.NoError(t, tracker.RecordUsage(t.Context(), "calls"))
+	require.NoError(t, tracker.Flush(t.Context()))
+	clock.Advance(time.Minute)
+	_, err := tracker.Reserve(t.Context(), "calls")
+	require.ErrorIs(t, err, quota.ErrExceeded)
+	failing = true
+	require.ErrorIs(t, tracker.Flush(t.Context()), quota.ErrNotSaved)
+	failing = false
+	clock.Advance(time.Minute)
+	_, err = tracker.Reserve(t.Context(), "calls")
+	require.ErrorIs(t, err, quota.ErrExceeded, "not ErrNotSaved: the store is well again")
+}

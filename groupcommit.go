@@ -155,10 +155,13 @@ func (s *saver) arm() {
 	})
 }
 
-// retry tries again after a pause, without waiting for the next call. With FlushInterval the timer does. The saver is
+// retry tries again after a pause, without waiting for the next call; with FlushInterval at its next turn. The saver is
 // locked.
 func (s *saver) retry() {
-	if s.lazy() || s.armed || s.closed {
+	if s.lazy() {
+		s.arm()
+	}
+	if s.armed || s.closed {
 		return
 	}
 	s.armed = true
