@@ -37,9 +37,9 @@ func TestALockFileThatCannotBeLookedAtIsAnErrorAtOnce(t *testing.T) {
 	require.Equal(t, 2, looks)
 }
 
-type stubbornLock struct{ refusals, tries int }
+type lockedTight struct{ refusals, tries int }
 
-func (l *stubbornLock) Unlock() error {
+func (l *lockedTight) Unlock() error {
 	if l.tries++; l.tries <= l.refusals {
 		return syscall.EINTR
 	}
@@ -47,10 +47,10 @@ func (l *stubbornLock) Unlock() error {
 }
 
 func TestALockThatIsNotGivenUpAtOnceIsTriedAgain(t *testing.T) {
-	lock := &stubbornLock{refusals: 2}
+	lock := &lockedTight{refusals: 2}
 	unlock(lock)
 	require.Equal(t, 3, lock.tries)
-	lock = &stubbornLock{refusals: 100}
+	lock = &lockedTight{refusals: 100}
 	unlock(lock)
 	require.Equal(t, 3, lock.tries)
 }

@@ -201,9 +201,11 @@ func (s *shared) keep(calls []*call, number uint64, due []Alert, err error) {
 		}
 		s.unsure[alert.Quota] = insertNames(s.unsure[alert.Quota], []string{alert.ID})
 	}
-	for _, c := range s.kept {
-		if c.batch == 0 {
-			c.batch = number
+	if number != 0 { // else the store was not asked, and there may be very many
+		for _, c := range s.kept {
+			if c.batch == 0 {
+				c.batch = number
+			}
 		}
 	}
 	for _, c := range calls {
