@@ -32,9 +32,16 @@ func (v verdict) later(other verdict) bool {
 // for the units that it leaves out. Naming any form of tokens names tokens.
 func (r *rules) wanted(named *amounts) amounts {
 	list := named.withRequest()
-	for one := range r.estimates.each {
-		if _, given := named.of(one.at, one.unit); !given && !(one.at == atTokens && named.named&anyTokens != 0) {
-			list.set(one.at, one.unit, one.n)
+	missing := r.estimates.named &^ named.named
+	if named.named&anyTokens != 0 {
+		missing &^= 1 << atTokens
+	}
+	if missing != 0 {
+		list.take(&r.estimates, missing)
+	}
+	for _, amount := range r.estimates.other {
+		if _, given := named.exactly(elsewhere, amount.Unit); !given {
+			list.set(elsewhere, amount.Unit, amount.N)
 		}
 	}
 	return list
@@ -150,6 +157,7 @@ func (b *Book) grant(h *hold, now int64) {
 	}
 	b.today.held(&h.amounts)
 	b.holds.add(h)
+	b.hush(h.expires)
 	b.tally.granted++
 	b.changed = true
 }
@@ -193,7 +201,7 @@ func (a *account) exhaustsAt(now int64) int64 {
 
 // status is how the quota stands. The book has been advanced to now.
 func (b *Book) status(now int64) QuotaStatus {
-	s := QuotaStatus{Name: b.name, Reservations: len(b.holds.open), Limits: make([]LimitStatus, len(b.limits))}
+	s := QuotaStatus{Name: b.name, Reservations: b.holds.open(), Limits: make([]LimitStatus, len(b.limits))}
 	if b.closed > now {
 		s.ClosedUntil = b.local(b.closed)
 	}

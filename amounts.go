@@ -3,6 +3,7 @@ package quota
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 )
 
@@ -10,8 +11,9 @@ import (
 // place, so that nothing on the way of a call compares text; units of a caller's own are in a list. The zero value names
 // nothing. Copies share other, which is therefore replaced, never changed.
 type amounts struct {
-	known [places]int64
+	known [places]int64 // of tokens, where only their parts are named, what those add up to
 	named placeSet
+	sums  placeSet // what is named, and tokens where only their parts are
 	other []Amount
 }
 
@@ -31,7 +33,10 @@ const (
 // A placeSet has a bit for each place.
 type placeSet uint8
 
-const anyTokens = 1<<atTokens | 1<<atInput | 1<<atOutput
+const (
+	parts     placeSet = 1<<atInput | 1<<atOutput // of tokens
+	anyTokens          = 1<<atTokens | parts
+)
 
 // place returns where amounts keep the unit.
 func (u Unit) place() place {
@@ -74,7 +79,7 @@ func gather(list []Amount) (m amounts, err error) {
 		}
 		m.set(at, unit, before+n)
 	}
-	if m.named&(1<<atInput|1<<atOutput) == 0 {
+	if m.named&parts == 0 {
 		return m, nil
 	}
 	if m.has(atTokens) {
@@ -92,7 +97,10 @@ func (m *amounts) has(at place) bool { return m.named&(1<<at) != 0 }
 // exactly returns how much of the unit is named as such.
 func (m *amounts) exactly(at place, unit Unit) (n int64, named bool) {
 	if at != elsewhere {
-		return m.known[at], m.has(at)
+		if !m.has(at) {
+			return 0, false
+		}
+		return m.known[at], true
 	}
 	for i := range m.other {
 		if m.other[i].Unit == unit {
@@ -105,21 +113,26 @@ func (m *amounts) exactly(at place, unit Unit) (n int64, named bool) {
 // of returns how much of the unit they amount to, and whether they name it at all. Tokens are what is named as such, else
 // input and output together.
 func (m *amounts) of(at place, unit Unit) (n int64, named bool) {
-	switch {
-	case at == atTokens && !m.has(atTokens):
-		return m.parts()
-	case at != elsewhere:
-		return m.known[at], m.has(at)
+	if at != elsewhere {
+		return m.known[at], m.sums&(1<<at) != 0
 	}
 	return m.exactly(at, unit)
 }
 
-// parts returns what input and output tokens add up to; split: that is how tokens are named.
-func (m *amounts) parts() (n int64, split bool) {
-	if m.named&anyTokens == 0 || m.has(atTokens) {
-		return 0, false
+// split reports whether tokens are named by their parts alone.
+func (m *amounts) split() bool { return m.named != m.sums }
+
+// addUp adds up tokens whose parts alone are named.
+func (m *amounts) addUp() {
+	m.sums = m.named
+	if m.named&anyTokens&^parts != 0 {
+		return
 	}
-	return saturatingAdd(m.known[atInput], m.known[atOutput]), true
+	m.known[atTokens] = 0
+	if m.named&parts != 0 {
+		m.known[atTokens] = saturatingAdd(m.known[atInput], m.known[atOutput])
+		m.sums |= 1 << atTokens
+	}
 }
 
 // set names so much of a unit, in place of what was named of it.
@@ -127,6 +140,9 @@ func (m *amounts) set(at place, unit Unit, n int64) {
 	if at != elsewhere {
 		m.known[at] = n
 		m.named |= 1 << at
+		if m.sums |= 1 << at; m.named&parts != 0 {
+			m.addUp()
+		}
 		return
 	}
 	m.other = slices.Clone(m.other)
@@ -137,6 +153,16 @@ func (m *amounts) set(at place, unit Unit, n int64) {
 		}
 	}
 	m.other = append(m.other, Amount{unit, n})
+}
+
+// take names what from has of those places.
+func (m *amounts) take(from *amounts, which placeSet) {
+	for left := which; left != 0; left &= left - 1 {
+		at := bits.TrailingZeros8(uint8(left))
+		m.known[at] = from.known[at]
+	}
+	m.named |= which
+	m.addUp()
 }
 
 // A part of amounts is so much of one unit.
@@ -172,9 +198,7 @@ func (m *amounts) list() []Amount {
 // flat returns them with all tokens added up where only their parts are named.
 func (m *amounts) flat() amounts {
 	all := *m
-	if n, split := m.parts(); split {
-		all.set(atTokens, UnitTokens, n)
-	}
+	all.named = m.sums
 	return all
 }
 

@@ -26,6 +26,8 @@ type Book struct {
 	configured *rules     // the rules that the accounts have been matched with
 	limits     []*account // of those rules, in their order
 	changed    bool       // something has changed that must be saved
+	quiet      int64      // until then time changes nothing but what flows
+	flowing    []*account // those in which it may
 }
 
 // tally counts what became of reservations, for Verify.
@@ -56,9 +58,21 @@ const (
 // ahead everything is anchored anew at now. A book that others have configured stays as it is: what expires in it, when
 // its day ends and what is dropped follow rules that are not known here.
 func (b *Book) advance(r *rules, now int64) int64 {
+	if now < b.quiet && now >= b.clock && b.configured == r {
+		b.clock = now
+		for _, a := range b.flowing {
+			a.turn(now)
+		}
+		return now
+	}
+	return b.turnTo(r, now)
+}
+
+// turnTo is advance where something may be due.
+func (b *Book) turnTo(r *rules, now int64) int64 {
 	switch {
 	case r.foreign:
-		b.configured = r
+		b.configured, b.quiet = r, 0
 		return max(now, b.clock)
 	case now >= b.clock:
 		b.clock = now
@@ -73,7 +87,7 @@ func (b *Book) advance(r *rules, now int64) int64 {
 		b.match(r, now)
 	}
 	for len(b.holds.expiry) > 0 && b.holds.expiry[0].expires <= now {
-		h := b.holds.expiry[0]
+		h := b.holds.expiry[0].hold
 		b.turn(r, h.expires)
 		b.expire(r, h, h.expires)
 	}
@@ -82,7 +96,57 @@ func (b *Book) advance(r *rules, now int64) int64 {
 		now = b.open(r, now)
 	}
 	b.sweep(now)
+	b.rest()
 	return now
+}
+
+// rest works out until when nothing is due. Whatever brings something earlier about says so to hush.
+func (b *Book) rest() {
+	b.quiet, b.flowing = latest, b.flowing[:0]
+	b.hush(b.today.end)
+	for _, a := range b.accounts {
+		switch a.window.kind {
+		case kindRolling, kindRefill, kindSession:
+			b.flowing = append(b.flowing, a)
+		case kindDaily, kindWeekly, kindMonthly, kindEvery:
+			if a.location != nil {
+				b.hush(a.end)
+			}
+		}
+	}
+	if b.holds.open() > 0 {
+		b.hush(b.holds.nextExpiry())
+	}
+	if h := b.holds.ended.oldest; h != nil {
+		b.hush(b.forgets(h))
+	}
+	b.hush(b.settled.due())
+	if len(b.batches) > 1 {
+		for _, one := range b.batches {
+			b.hush(one.at + mostRemembered)
+		}
+	}
+}
+
+// hush says that something is due then.
+func (b *Book) hush(at int64) { b.quiet = min(b.quiet, at) }
+
+// forgets is when the oldest of the expired holds may be forgotten, as far as time decides it.
+func (b *Book) forgets(h *hold) int64 {
+	if at := h.charged + rememberExpired; at > b.clock {
+		return at
+	}
+	// What it was charged still stands. Fixed windows are known to turn.
+	at := h.charged + mostRemembered
+	for _, a := range b.flowing {
+		if a.window.kind == kindSession {
+			return 0
+		}
+		if left := h.charged + a.length() + 1; left > b.clock {
+			at = min(at, left)
+		}
+	}
+	return at
 }
 
 // turnForeign lets the windows of a foreign book turn, so that what is settled in it is charged where it belongs, and its
@@ -123,7 +187,7 @@ func (b *Book) turnDay(r *rules, now int64) {
 		if b.today.end != 0 && b.today.active() {
 			b.finished = mergeDays(b.finished, []DaySummary{b.today.summary(b.name, r.location)})
 			b.changed = true
-			if len(b.holds.open) > 0 {
+			if b.holds.open() > 0 {
 				next = max(b.today.end, now-daysKept*day) // a day on which something is held is a day of its own
 			}
 		}
@@ -427,6 +491,7 @@ func (b *Book) mark(writer, number uint64, now int64) {
 	at := slices.IndexFunc(b.batches, func(one batch) bool { return one.writer == writer })
 	if at < 0 {
 		b.batches = append(b.batches, batch{writer, number, now})
+		b.hush(0) // with one more, others may be swept
 		return
 	}
 	b.batches[at].number, b.batches[at].at = number, now
@@ -440,7 +505,7 @@ func (b *Book) unmark(writer uint64) {
 // blank reports whether nothing in the book counts any more, so that a template's book may be dropped: holds, windows
 // and yesterday are over.
 func (b *Book) blank() bool {
-	if len(b.holds.open) > 0 || len(b.holds.expired) > 0 || len(b.settled.list()) > 0 || len(b.outbox) > 0 ||
+	if b.holds.open() > 0 || len(b.holds.expired) > 0 || len(b.settled.list()) > 0 || len(b.outbox) > 0 ||
 		len(b.finished) > 0 || b.imported != nil || b.closed > b.clock {
 		return false
 	}

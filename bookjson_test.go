@@ -83,11 +83,11 @@ func TestABookSurvivesJSONByteForByte(t *testing.T) {
 
 // derived are the fields that a book works out again when it has been read. All others must be saved.
 var derived = map[string][]string{
-	"Book":       {"name", "configured", "limits", "changed"},
+	"Book":       {"name", "configured", "limits", "changed", "quiet", "flowing"},
 	"account":    {"held", "rule", "location", "alarm", "place"},
 	"slice":      {"reserved"},
 	"hold":       {"slot", "older", "newer"},
-	"holds":      {"open", "byID", "expiry", "expired", "spare"}, // the lines are saved
+	"holds":      {"byID", "byKey", "expiry", "expired", "spare"}, // the lines are saved
 	"settledIDs": {"until", "head", "crowded"},
 	"dayTotals":  {"saturated"},
 	"amounts":    {},
@@ -189,7 +189,8 @@ func TestAClonedBookSharesNothing(t *testing.T) {
 			}
 		}
 		clear(l.book.settled.until)
-		clear(l.book.holds.open)
+		clear(l.book.holds.byKey)
+		clear(l.book.holds.expiry)
 		l.book.limits[0].max = 0
 	}
 	change(l)

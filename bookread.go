@@ -188,7 +188,7 @@ func (b *Book) fillHolds(form *bookJSON) error {
 		if err != nil {
 			return err
 		}
-		if h.charged != 0 || h.granted > b.clock || b.holds.open[h.key] != nil || h.id != "" && b.holds.byID[h.id] != nil {
+		if h.charged != 0 || h.granted > b.clock || b.holds.find(h.key) != nil || h.id != "" && b.holds.byID[h.id] != nil {
 			return fmt.Errorf("hold %s is there twice, has ended or has not been granted yet", h.key.text(""))
 		}
 		b.holds.add(h)
@@ -198,7 +198,7 @@ func (b *Book) fillHolds(form *bookJSON) error {
 		if err != nil {
 			return err
 		}
-		if h.charged == 0 || b.holds.open[h.key] != nil || b.holds.expired[h.key] != nil {
+		if h.charged == 0 || b.holds.find(h.key) != nil || b.holds.expired[h.key] != nil {
 			return fmt.Errorf("expired hold %s is there twice or has not ended", h.key.text(""))
 		}
 		b.holds.remember(h)
@@ -344,7 +344,7 @@ func (b *Book) clone() *Book {
 	for i, a := range b.limits {
 		c.limits[i] = c.accounts[slices.Index(b.accounts, a)]
 	}
-	c.holds = holds{}
+	c.holds, c.quiet, c.flowing = holds{}, 0, nil
 	for _, h := range b.holds.inOrder() {
 		c.holds.add(h.clone())
 	}

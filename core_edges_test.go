@@ -372,7 +372,7 @@ func TestUndoingAnExpiredHoldTakesBackItsChargeOnce(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: 10, Window: Session(time.Hour)})
 	key := l.grant(second, Requests(3))
-	l.book.holds.open[key].joined = 1
+	l.book.holds.find(key).joined = 1
 	l.pass(second)
 	l.book.undo(key, l.at)
 	l.requireBalance(3, 0)
@@ -381,7 +381,7 @@ func TestUndoingAnExpiredHoldTakesBackItsChargeOnce(t *testing.T) {
 	require.Equal(t, []int64{0, 0, 0}, []int64{l.account().start, l.account().end, l.account().first}, "the session has not begun")
 	require.Empty(t, l.book.holds.expired)
 	key = l.grant(hour, Requests(3))
-	l.book.holds.open[key].joined = 1
+	l.book.holds.find(key).joined = 1
 	l.book.undo(key, l.at)
 	l.requireBalance(0, 3)
 	l.book.undo(key, l.at)

@@ -23,10 +23,10 @@ func TestWhateverMustBeSavedSaysSo(t *testing.T) {
 		"late commit":  {func(l *ledger, _ holdKey) { l.pass(minute) }, func(l *ledger, key holdKey) { l.commit(key) }},
 		"late release": {func(l *ledger, _ holdKey) { l.pass(minute) }, func(l *ledger, key holdKey) { l.release(key) }},
 		"undo":         {nil, func(l *ledger, key holdKey) { l.book.undo(key, l.at) }},
-		"undo of a shared one": {func(l *ledger, key holdKey) { l.book.holds.open[key].joined = 1 },
+		"undo of a shared one": {func(l *ledger, key holdKey) { l.book.holds.find(key).joined = 1 },
 			func(l *ledger, key holdKey) { l.book.undo(key, l.at) }},
 		"late undo": {func(l *ledger, _ holdKey) { l.pass(minute) }, func(l *ledger, key holdKey) { l.book.undo(key, l.at) }},
-		"late undo of a shared one": {func(l *ledger, key holdKey) { l.book.holds.open[key].joined = 1; l.pass(minute) },
+		"late undo of a shared one": {func(l *ledger, key holdKey) { l.book.holds.find(key).joined = 1; l.pass(minute) },
 			func(l *ledger, key holdKey) { l.book.undo(key, l.at) }},
 		"grant":   {nil, func(l *ledger, _ holdKey) { l.grant(hour, Requests(1)) }},
 		"extend":  {nil, func(l *ledger, key holdKey) { l.book.extend(l.settlement(key), hour, l.at) }},
@@ -101,7 +101,7 @@ func TestUsageOfTokensInAllTakesThePartsOfAHold(t *testing.T) {
 			l.record(used...)
 			require.Equal(t, []int64{8, 4}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
 			require.Equal(t, map[Unit]int64{UnitInputTokens: 6, UnitOutputTokens: 2}, l.book.today.summary("q", time.UTC).Estimated)
-			require.Len(t, l.book.holds.open, 1)
+			require.Equal(t, 1, l.book.holds.open())
 			l.record(Requests(1), Tokens(4))
 			require.Empty(t, l.book.holds.open)
 			require.Equal(t, []int64{12, 0}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
@@ -117,7 +117,7 @@ func TestUsageStopsAtTheRequestsItNames(t *testing.T) {
 		l.grant(hour, Requests(2), Tokens(10))
 	}
 	l.record(Requests(3), Tokens(5))
-	require.Len(t, l.book.holds.open, 2)
+	require.Equal(t, 2, l.book.holds.open())
 	l.requireBalance(3, 3)
 	more := newLedger(t, Limit{Max: 10}, Limit{Unit: UnitTokens, Max: 100})
 	for range 3 {

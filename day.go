@@ -133,9 +133,6 @@ func (d *dayTotals) add(list *amounts) {
 	for _, amount := range list.other {
 		d.use(d.unit(elsewhere, amount.Unit), amount.N)
 	}
-	if n, split := list.parts(); split {
-		d.use(&d.known[atTokens], n)
-	}
 }
 
 func (d *dayTotals) use(total *unitTotal, n int64) {
@@ -174,8 +171,7 @@ func (d *dayTotals) countable(list *amounts) bool {
 			return false
 		}
 	}
-	n, _ := list.parts()
-	return d.known[atTokens].open <= math.MaxInt64-n
+	return true
 }
 
 // held counts what has been set aside, which is countable.
@@ -185,9 +181,6 @@ func (d *dayTotals) held(list *amounts) {
 	}
 	for _, amount := range list.other {
 		d.unit(elsewhere, amount.Unit).hold(amount.N)
-	}
-	if n, split := list.parts(); split {
-		d.known[atTokens].hold(n)
 	}
 }
 
@@ -202,9 +195,6 @@ func (d *dayTotals) freed(list *amounts) {
 	}
 	for _, amount := range list.other {
 		d.unit(elsewhere, amount.Unit).open -= amount.N
-	}
-	if n, split := list.parts(); split {
-		d.known[atTokens].open -= n
 	}
 }
 

@@ -2,7 +2,6 @@ package quota
 
 import (
 	"cmp"
-	"container/heap"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,7 +58,7 @@ type hold struct {
 
 	released     bool // it expired, and was given back
 	found        bool // a second handle was made for it: that it was settled is remembered
-	slot         int  // in the expiry heap
+	slot         int  // in the expiry heap, from 1; 0: it is not open
 	older, newer *hold
 }
 
@@ -77,18 +76,24 @@ func (h *hold) original() *amounts {
 	return &h.amounts
 }
 
-// holds are the open holds of one quota, found by key, by ID, by age and by expiry, and those that have expired and may
-// still be corrected.
+// is reports whether a handle's hold is still open, and not another one in the same place.
+func (h *hold) is(key holdKey) bool { return h != nil && h.slot > 0 && h.key == key }
+
+// holds are the open holds of one quota, found by ID, by age and by expiry, and by key where somebody asks; and those that
+// have expired and may still be corrected.
 type holds struct {
-	open    map[holdKey]*hold
 	byID    map[string]*hold // those with a caller's ID
-	plain   line             // by age
-	other   line             // by age
+	byKey   map[holdKey]*hold
+	plain   line // by age
+	other   line // by age
 	expiry  expiryHeap
 	expired map[holdKey]*hold
 	ended   line    // the expired ones, by expiry
 	spare   []*hold // to be used again
 }
+
+// open is how many are open.
+func (s *holds) open() int { return len(s.expiry) }
 
 // A line is a list of holds, oldest first.
 type line struct{ oldest, newest *hold }
@@ -144,10 +149,9 @@ func (s *holds) recycle(h *hold) {
 }
 
 func (s *holds) add(h *hold) {
-	if s.open == nil {
-		s.open = make(map[holdKey]*hold)
+	if s.byKey != nil {
+		s.byKey[h.key] = h
 	}
-	s.open[h.key] = h
 	if h.id != "" {
 		if s.byID == nil {
 			s.byID = make(map[string]*hold)
@@ -155,22 +159,48 @@ func (s *holds) add(h *hold) {
 		s.byID[h.id] = h
 	}
 	s.lineOf(h).add(h)
-	heap.Push(&s.expiry, h)
+	s.expiry.add(h)
 }
 
 // remove takes an open hold out. It stays valid until it is recycled or remembered as expired.
 func (s *holds) remove(h *hold) {
-	delete(s.open, h.key)
+	if s.byKey != nil {
+		delete(s.byKey, h.key)
+	}
 	if h.id != "" {
 		delete(s.byID, h.id)
 	}
 	s.lineOf(h).remove(h)
-	heap.Remove(&s.expiry, h.slot)
+	s.expiry.remove(h)
+}
+
+// fewHolds are looked through rather than kept by key.
+const fewHolds = 8
+
+// find returns the open hold of a key, nil when there is none. Handles know their hold, so that most books never need an
+// index by key: the first who asks for one of many makes it.
+func (s *holds) find(key holdKey) *hold {
+	if s.byKey != nil {
+		return s.byKey[key]
+	}
+	if len(s.expiry) <= fewHolds {
+		for _, one := range s.expiry {
+			if one.hold.key == key {
+				return one.hold
+			}
+		}
+		return nil
+	}
+	s.byKey = make(map[holdKey]*hold, len(s.expiry))
+	for _, one := range s.expiry {
+		s.byKey[one.hold.key] = one.hold
+	}
+	return s.byKey[key]
 }
 
 func (s *holds) extend(h *hold, expires int64) {
 	h.expires = expires
-	heap.Fix(&s.expiry, h.slot)
+	s.expiry.move(h)
 }
 
 // nextExpiry is when the next open hold expires, 0 when none is open.
@@ -213,44 +243,12 @@ func (s *holds) grantedAt(now int64) bool {
 
 // inOrder returns the open holds by age of both lines.
 func (s *holds) inOrder() []*hold {
-	list := make([]*hold, 0, len(s.open))
+	list := make([]*hold, 0, s.open())
 	for h := range s.each {
 		list = append(list, h)
 	}
 	slices.SortStableFunc(list, func(a, b *hold) int { return cmp.Compare(a.granted, b.granted) })
 	return list
-}
-
-// expiryHeap orders open holds by when they expire.
-type expiryHeap []*hold
-
-func (e expiryHeap) Len() int { return len(e) }
-func (e expiryHeap) Less(i, j int) bool {
-	x, y := e[i], e[j]
-	if x.expires != y.expires {
-		return x.expires < y.expires
-	}
-	// Any order will do, as long as a copy of the book has the same.
-	return cmp.Or(cmp.Compare(x.granted, y.granted), cmp.Compare(x.key.writer, y.key.writer),
-		cmp.Compare(x.key.number, y.key.number)) < 0
-}
-func (e expiryHeap) Swap(i, j int) {
-	e[i], e[j] = e[j], e[i]
-	e[i].slot, e[j].slot = i, j
-}
-
-func (e *expiryHeap) Push(x any) {
-	h := x.(*hold)
-	h.slot = len(*e)
-	*e = append(*e, h)
-}
-
-func (e *expiryHeap) Pop() any {
-	last := len(*e) - 1
-	h := (*e)[last]
-	(*e)[last] = nil
-	*e = (*e)[:last]
-	return h
 }
 
 // A settledID remembers, until then, that an ID has been settled.
@@ -297,7 +295,7 @@ func (s *settledIDs) sweep(now int64) {
 		s.queue = s.queue[:copy(s.queue, s.queue[s.head:])]
 		s.head = 0
 	}
-	if len(s.queue) < max(leastSettled, s.crowded) {
+	if !s.crowd() {
 		return
 	}
 	s.queue, s.head = slices.DeleteFunc(s.list(), func(one settledID) bool {
@@ -310,6 +308,20 @@ func (s *settledIDs) sweep(now int64) {
 }
 
 const leastSettled = 64
+
+// due is when the next sweep has something to do, latest when it never has.
+func (s *settledIDs) due() int64 {
+	switch list := s.list(); {
+	case s.crowd():
+		return 0
+	case len(list) > 0:
+		return list[0].forget
+	}
+	return latest
+}
+
+// crowd reports whether so many are remembered that they are swept throughout.
+func (s *settledIDs) crowd() bool { return len(s.queue) >= max(leastSettled, s.crowded) }
 
 func (s *settledIDs) forget(one settledID) {
 	if s.until[one.id] == one.forget {

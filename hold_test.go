@@ -50,13 +50,14 @@ func TestHoldsStayFindableWhateverComesAndGoes(t *testing.T) {
 		case len(model) > 0:
 			s.extend(model[rng.IntN(len(model))], 1+rng.Int64N(1000))
 		}
-		require.Len(t, s.open, len(model))
+		require.Equal(t, len(model), s.open())
 		require.Len(t, s.expiry, len(model))
 		var plain, other []holdKey
 		soonest, ids := int64(0), 0
 		for _, h := range model {
-			require.Same(t, h, s.open[h.key])
-			require.Same(t, h, s.expiry[h.slot])
+			require.Same(t, h, s.find(h.key))
+			require.Same(t, h, s.expiry[h.slot-1].hold)
+			require.Equal(t, h.expires, s.expiry[h.slot-1].expires)
 			if h.id != "" {
 				require.Same(t, h, s.byID[h.id])
 				ids++
@@ -81,7 +82,7 @@ func TestHoldsStayFindableWhateverComesAndGoes(t *testing.T) {
 		}
 	}
 	for last := int64(math.MinInt64); len(s.expiry) > 0; {
-		h := s.expiry[0]
+		h := s.expiry[0].hold
 		require.GreaterOrEqual(t, h.expires, last)
 		last = h.expires
 		s.remove(h)
@@ -101,7 +102,9 @@ func TestHoldsThatExpireTogetherDoSoInTheSameOrderInACopy(t *testing.T) {
 		l.number = 100 + rng.Uint64N(1e6)
 		l.grant(1+rng.Int64N(minute-1), Requests(1))
 	}
-	for _, h := range l.book.holds.open { // in any order
+	open := l.book.holds.inOrder()
+	rng.Shuffle(len(open), func(i, j int) { open[i], open[j] = open[j], open[i] })
+	for _, h := range open {
 		l.book.extend(l.settlement(h.key), minute, l.at)
 	}
 	copied := &ledger{t: t, book: l.book.clone(), rules: l.rules, now: l.now}

@@ -163,7 +163,7 @@ func (o *acquisition) known(pages []page) bool {
 // join notes that one more call was given a reservation, so that it stays when the one that opened it gives up.
 func (o *acquisition) join(pages []page, key holdKey) {
 	for i := range pages {
-		if h := pages[i].book.holds.open[key]; h != nil {
+		if h := pages[i].book.holds.find(key); h != nil {
 			h.joined++
 			pages[i].book.changed = true
 		}

@@ -105,7 +105,7 @@ func TestAReservationSettledThroughOneHandleIsSettledForTheOther(t *testing.T) {
 func TestWhoGivesUpAfterTheExpiryTakesNothingFromWhoHoldsTheSameReservation(t *testing.T) {
 	l := newLedger(t, Limit{Max: 10})
 	key := l.grant(minute, Requests(3))
-	l.book.holds.open[key].joined = 1
+	l.book.holds.find(key).joined = 1
 	l.pass(minute)
 	l.book.undo(key, l.at)
 	require.EqualValues(t, 3, l.book.limits[0].used, "the other's charge stands")

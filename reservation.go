@@ -285,7 +285,7 @@ func (o *searching) apply(pages []page, _ int64) {
 	for _, p := range pages {
 		h := p.book.holds.byID[o.id]
 		if h == nil && o.made {
-			h = p.book.holds.open[o.key]
+			h = p.book.holds.find(o.key)
 		}
 		if h.stands(p.now) {
 			o.found = o.tracker.handle(h, p.book.name)
@@ -428,7 +428,7 @@ func (o *settling) apply(pages []page, _ int64) {
 	o.settled, o.until = false, 0
 	if o.verb == verbExtend {
 		for _, p := range pages {
-			if !p.book.holds.open[o.key].stands(p.now) {
+			if !p.book.holds.find(o.key).stands(p.now) {
 				o.settled = true
 				return
 			}

@@ -5,6 +5,7 @@ import "strings"
 // A settlement is a call that ends one hold, or puts its end off.
 type settlement struct {
 	key     holdKey
+	hold    *hold   // where the handle has it; nil: it is looked for by its key
 	id      string  // the caller's; "": made up
 	home    string  // canonical name of the first quota, part of the text of an ID that was made up
 	several bool    // it holds more than one
@@ -28,23 +29,26 @@ func final(held, named *amounts) (actual, estimated amounts) {
 	if named.named&anyTokens != 0 {
 		missing &^= 1 << atTokens
 	}
-	actual.named |= missing
-	estimated.named = missing
-	for at := range place(places) {
-		if missing&(1<<at) != 0 {
-			actual.known[at], estimated.known[at] = held.known[at], held.known[at]
-		}
-	}
+	actual.take(held, missing)
+	estimated.take(held, missing)
 	for _, amount := range held.other {
 		if _, given := named.exactly(elsewhere, amount.Unit); !given {
 			actual.set(elsewhere, amount.Unit, amount.N)
 			estimated.set(elsewhere, amount.Unit, amount.N)
 		}
 	}
-	if n, split := estimated.parts(); split && !actual.has(atTokens) {
-		estimated.set(atTokens, UnitTokens, n)
+	if !actual.has(atTokens) {
+		estimated = estimated.flat()
 	}
 	return actual, estimated
+}
+
+// find returns the open hold that a settlement is of, nil when it is not open any more.
+func (b *Book) find(s *settlement) *hold {
+	if s.hold.is(s.key) {
+		return s.hold
+	}
+	return b.holds.find(s.key)
 }
 
 // commit settles a hold with what was used. It reports whether the reservation had been settled before; nothing has
@@ -52,8 +56,8 @@ func final(held, named *amounts) (actual, estimated amounts) {
 // expired, leaves the call to be charged as further usage.
 func (b *Book) commit(s *settlement, now int64) (settled bool) {
 	b.turnForeign(now)
-	h, open := b.holds.open[s.key]
-	if !open {
+	h := b.find(s)
+	if h == nil {
 		if h, late := b.holds.expired[s.key]; late {
 			b.commitLate(h, s, now)
 			return false
@@ -94,6 +98,7 @@ func (b *Book) wasSettled(s *settlement, now int64) bool {
 func (b *Book) closeHold(h *hold, s *settlement, now int64) {
 	if h.id != "" || h.found || h.quotas != nil {
 		b.settled.add(s.text(), now+max(rememberSettled, h.ttl))
+		b.hush(b.settled.due())
 	}
 	b.tally.settled++
 	b.changed = true
@@ -119,6 +124,7 @@ func (b *Book) rememberLate(h *hold, s *settlement, now int64) {
 		text = s.key.text(s.home)
 	}
 	b.settled.add(text, now+max(rememberSettled, h.ttl))
+	b.hush(b.settled.due())
 }
 
 // amend replaces what an expired hold was charged, if it was, by what was used.
@@ -152,8 +158,8 @@ func (b *Book) amend(h *hold, actual, estimated *amounts, now int64) {
 // release gives back what a hold has set aside. It reports whether the reservation had been settled before.
 func (b *Book) release(s *settlement, now int64) (settled bool) {
 	b.turnForeign(now)
-	h, open := b.holds.open[s.key]
-	if !open {
+	h := b.find(s)
+	if h == nil {
 		h, late := b.holds.expired[s.key]
 		if !late {
 			return true
@@ -240,7 +246,7 @@ func (b *Book) unbegin(released *hold) {
 
 // extend puts a hold's expiry off. It reports whether the reservation had been settled before.
 func (b *Book) extend(s *settlement, ttl, now int64) (expires int64, settled bool) {
-	h := b.holds.open[s.key]
+	h := b.find(s)
 	if !h.stands(now) {
 		return 0, true
 	}
@@ -432,6 +438,7 @@ func (m *amounts) subtractParts(total int64) {
 		m.known[at] -= n
 		total -= n
 	}
+	m.addUp()
 }
 
 // observe takes over what the provider reports: used rises until the room is no more than it says, and the quota stays
@@ -482,7 +489,7 @@ func (b *Book) undo(key holdKey, now int64) {
 		b.holds.forget(h)
 		return
 	}
-	if h, open := b.holds.open[key]; open {
+	if h := b.holds.find(key); h != nil {
 		if h.joined > 0 {
 			h.joined--
 			b.changed = true

@@ -362,7 +362,7 @@ func TestExtendPutsExpiryOffAndNeverShortens(t *testing.T) {
 	require.False(t, settled)
 	expires, _ = l.book.extend(l.settlement(key), hour, l.at)
 	require.Equal(t, noon+hour, expires)
-	require.Equal(t, hour, l.book.holds.open[key].ttl)
+	require.Equal(t, hour, l.book.holds.find(key).ttl)
 	l.pass(hour - 1)
 	require.Contains(t, l.book.holds.open, key)
 	l.pass(1)

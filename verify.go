@@ -57,9 +57,15 @@ func (b *Book) verify() error {
 				unit, total.used, total.estimated, total.open, open)
 		}
 	}
-	open := len(b.holds.open)
-	if len(b.holds.expiry) != open {
-		broken("%d holds are open, %d of them can expire", open, len(b.holds.expiry))
+	open := 0
+	for h := range b.holds.each {
+		open++
+		if slot := h.slot - 1; slot < 0 || slot >= len(b.holds.expiry) || b.holds.expiry[slot] != (expiring{h.expires, h}) {
+			broken("hold %s is open, but does not expire when it should", h.key.text(""))
+		}
+	}
+	if b.holds.open() != open || b.holds.byKey != nil && len(b.holds.byKey) != open {
+		broken("%d holds are open, %d can expire and %d are known by their key", open, b.holds.open(), len(b.holds.byKey))
 	}
 	if t := b.tally; t.granted != t.settled+t.expired+int64(open) {
 		broken("%d reservations granted, but %d settled, %d expired and %d open", t.granted, t.settled, t.expired, open)

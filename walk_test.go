@@ -161,14 +161,14 @@ func TestARandomWalkOverABookKeepsItsBalances(t *testing.T) {
 				break
 			}
 			granted++
-			h := l.book.holds.open[key]
+			h := l.book.holds.find(key)
 			m.calls = append(m.calls, &modelCall{key: key, granted: l.at, expires: h.expires, held: list, open: true})
 		case op < 16 && len(m.calls) > 0:
 			c := m.calls[rng.IntN(len(m.calls))]
 			if rng.IntN(2) == 0 {
 				c = m.calls[max(0, len(m.calls)-1-rng.IntN(10))]
 			}
-			if l.book.holds.open[c.key] == nil && l.book.holds.expired[c.key] == nil {
+			if l.book.holds.find(c.key) == nil && l.book.holds.expired[c.key] == nil {
 				c.late = false // settled, or long forgotten
 				require.True(t, l.release(c.key))
 				break
