@@ -103,7 +103,7 @@ func TestUsageOfTokensInAllTakesThePartsOfAHold(t *testing.T) {
 			require.Equal(t, map[Unit]int64{UnitInputTokens: 6, UnitOutputTokens: 2}, l.book.today.summary("q", time.UTC).Estimated)
 			require.Equal(t, 1, l.book.holds.open())
 			l.record(Requests(1), Tokens(4))
-			require.Empty(t, l.book.holds.open)
+			require.Zero(t, l.book.holds.open())
 			require.Equal(t, []int64{12, 0}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
 			require.Equal(t, int64(1), l.book.tally.settled)
 		}
@@ -152,7 +152,7 @@ func TestUsageOfRequestsTakesNothingFromWhatIsOfOtherCalls(t *testing.T) {
 	require.Equal(t, []int64{15, 10}, tokens(l), "a hold of a later call")
 	l = start([]Amount{Tokens(10)})
 	l.record(Requests(0), Tokens(10))
-	require.Empty(t, l.book.holds.open, "nothing is left of it")
+	require.Zero(t, l.book.holds.open(), "nothing is left of it")
 	l = start([]Amount{Tokens(4)}, []Amount{InputTokens(9)})
 	l.book.releaseOldest(amounting(InputTokens(3), OutputTokens(3)), l.at)
 	require.Equal(t, []int64{0, 9}, tokens(l), "the input tokens have been given back as tokens in all")

@@ -196,7 +196,7 @@ func TestImportedUsageIsThatOfTheDay(t *testing.T) {
 	l := &ledger{t: t, book: importedBook(5, 0, noon), rules: rulesOfLimits(Limit{Max: 10}), now: noon}
 	l.to(noon)
 	l.requireBalance(0, 0)
-	require.Empty(t, l.book.holds.open)
+	require.Zero(t, l.book.holds.open())
 
 	l = &ledger{t: t, book: importedBook(1, 1, noon+hour), rules: rulesOfLimits(Limit{Unit: "images", Max: 10}), now: noon}
 	l.to(noon)
