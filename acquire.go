@@ -163,23 +163,19 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 		return op.result()
 	}
 	if err := t.durable(ctx, done); err != nil {
-		t.takeBack(op)
-		t.deliver(ctx)
-		if ctx.Err() != nil {
-			return nil, fmt.Errorf("quota: reserving: %w", err)
-		}
-		return nil, notSaved(err)
+		return nil, t.takeBack(ctx, op.undo(), err)
 	}
-	if done.changed {
+	if done.changed && t.undelivered.count.Load() > 0 {
 		t.takeOver(ctx)
 	}
 	t.deliver(ctx)
 	return op.result()
 }
 
-// takeBack undoes a grant that could not be made durable. That goes out with the next save.
-func (t *QuotaTracker) takeBack(op *acquisition) {
-	if undo := op.undo(); undo != nil {
+// takeBack undoes a grant that could not be made durable, which goes out with the next save, and returns what its caller
+// is told.
+func (t *QuotaTracker) takeBack(ctx context.Context, undo *settling, err error) error {
+	if undo != nil {
 		var few [4]page
 		pages := t.open(few[:0], undo.names)
 		undo.apply(pages, 0)
@@ -187,6 +183,11 @@ func (t *QuotaTracker) takeBack(op *acquisition) {
 			t.saver.leave(done.batch)
 		}
 	}
+	t.deliver(ctx)
+	if ctx.Err() != nil {
+		return fmt.Errorf("quota: reserving: %w", err)
+	}
+	return notSaved(err)
 }
 
 // undo returns the operation that takes the grant back, or the part in another's; nil when nothing was granted.
@@ -433,10 +434,9 @@ func (o *acquisition) result() (*Reservation, error) {
 		return o.existing, nil
 	}
 	first := &o.asked[max(0, o.chosen)]
-	r := &Reservation{tracker: o.tracker, key: o.key, entry: first.entry, known: o.held.known, named: o.held.named}
+	r := &Reservation{tracker: o.tracker, key: o.key, entry: first.entry, known: o.held.known, named: o.held.named, expires: o.expires}
 	if o.id != "" || first.name != first.canonical || o.holding != nil || o.held.other != nil {
 		r.more = &handleDetails{o.id, first.name, o.holding, o.held.other}
 	}
-	r.expires.Store(o.expires)
 	return r, nil
 }

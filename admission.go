@@ -28,35 +28,58 @@ func (v verdict) later(other verdict) bool {
 	return v.retryAt > other.retryAt
 }
 
-// wanted returns what a call that names so much needs of this quota: one request unless it says otherwise, and an estimate
-// for the units that it leaves out. Naming any form of tokens names tokens.
+// wanted returns what a call that names so much needs of this quota.
 func (r *rules) wanted(named *amounts) amounts {
-	list := named.withRequest()
-	missing := r.estimates.named &^ named.named
-	if named.named&anyTokens != 0 {
+	list := *named
+	r.complete(&list)
+	return list
+}
+
+// complete adds to what a call names what else it needs of this quota: one request unless it says otherwise, and an
+// estimate for the units that it leaves out. Naming any form of tokens names tokens.
+func (r *rules) complete(list *amounts) {
+	missing := r.estimates.named &^ list.named
+	if list.named&anyTokens != 0 {
 		missing &^= 1 << atTokens
 	}
+	list.addRequest()
 	if missing != 0 {
 		list.take(&r.estimates, missing)
 	}
 	for _, amount := range r.estimates.other {
-		if _, given := named.exactly(elsewhere, amount.Unit); !given {
+		if _, given := list.exactly(elsewhere, amount.Unit); !given {
 			list.set(elsewhere, amount.Unit, amount.N)
 		}
 	}
-	return list
 }
 
-// withRequest returns what a call names, which is one request unless it says otherwise.
+// addRequest makes a call that does not say how many requests it is one.
+func (m *amounts) addRequest() {
+	if !m.has(atRequests) {
+		m.known[atRequests] = 1
+		m.named |= 1 << atRequests
+		m.sums |= 1 << atRequests
+	}
+}
+
+// withRequest is addRequest on a copy.
 func (m *amounts) withRequest() amounts {
 	list := *m
-	if !list.has(atRequests) {
-		list.set(atRequests, UnitRequests, 1)
-	}
+	list.addRequest()
 	return list
 }
 
-// judge says whether so much would be admitted, by every limit that refuses it. The book has been advanced to now.
+// admits reports whether so much would be admitted. The book has been advanced to now.
+func (b *Book) admits(list *amounts, now int64) bool {
+	for _, a := range b.limits {
+		if n, named := list.of(a.place, a.unit); named && n > a.free(a.rule.Max) && !a.rule.Soft {
+			return false
+		}
+	}
+	return b.closed <= now
+}
+
+// judge is admits with reasons: those of the limit that refuses for longest.
 func (b *Book) judge(list *amounts, now int64) verdict {
 	worst := verdict{limit: -1}
 	if b.closed > now {

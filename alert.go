@@ -92,9 +92,6 @@ func (d *deliveries) saved(n int) {
 // next returns the next alert to deliver. One caller delivers at a time; the others, and a callback that crosses a
 // threshold itself, leave theirs to it.
 func (d *deliveries) next(mine bool) (Alert, bool) {
-	if !mine && d.waiting.Load() == 0 {
-		return Alert{}, false
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.delivering && !mine {
@@ -135,6 +132,12 @@ func (d *deliveries) stop() {
 
 // deliver calls OnAlert for every alert that is due. No lock is held.
 func (t *QuotaTracker) deliver(ctx context.Context) {
+	if t.alerts.waiting.Load() > 0 {
+		t.deliverAll(ctx)
+	}
+}
+
+func (t *QuotaTracker) deliverAll(ctx context.Context) {
 	alert, mine := t.alerts.next(false)
 	if !mine {
 		return
@@ -238,9 +241,12 @@ type undelivered struct {
 
 // look notes whether a book has such alerts.
 func (u *undelivered) look(b *Book, writer uint64) {
-	if len(b.outbox) == 0 && u.count.Load() == 0 {
-		return
+	if len(b.outbox) > 0 || u.count.Load() > 0 {
+		u.note(b, writer)
 	}
+}
+
+func (u *undelivered) note(b *Book, writer uint64) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if at, waiting := b.overdue(writer); waiting {
@@ -270,9 +276,6 @@ func (u *undelivered) due(now int64) []string {
 
 // takeOver claims the alerts that nobody else delivers, with the first change that follows.
 func (t *QuotaTracker) takeOver(ctx context.Context) {
-	if t.undelivered.count.Load() == 0 {
-		return // the usual case, without a look at the clock
-	}
 	names := t.undelivered.due(t.now())
 	if len(names) == 0 {
 		return

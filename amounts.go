@@ -33,6 +33,9 @@ const (
 // A placeSet has a bit for each place.
 type placeSet uint8
 
+// first is the first place in a set that is not empty.
+func (s placeSet) first() place { return place(bits.TrailingZeros8(uint8(s))) }
+
 const (
 	parts     placeSet = 1<<atInput | 1<<atOutput // of tokens
 	anyTokens          = 1<<atTokens | parts
@@ -62,33 +65,39 @@ func (p place) unit() Unit {
 
 // gather returns what a call names. It refuses what no call can mean.
 func gather(list []Amount) (m amounts, err error) {
+	err = m.gather(list)
+	return m, err
+}
+
+// gather makes m, which names nothing, what a call names.
+func (m *amounts) gather(list []Amount) error {
 	for i := range list {
 		unit, n := list[i].Unit, list[i].N
 		at := unit.place()
 		if at == elsewhere {
 			if wrong := checkUnit(unit); wrong != "" {
-				return m, fmt.Errorf("%w: %s", ErrInvalidAmount, wrong)
+				return fmt.Errorf("%w: %s", ErrInvalidAmount, wrong)
 			}
 		}
 		if n < 0 {
-			return m, fmt.Errorf("%w: %s must not be negative (or not a number)", ErrInvalidAmount, printable(string(unit)))
+			return fmt.Errorf("%w: %s must not be negative (or not a number)", ErrInvalidAmount, printable(string(unit)))
 		}
 		before, _ := m.exactly(at, unit)
 		if before > math.MaxInt64-n {
-			return m, fmt.Errorf("%w: the %s named add up to more than can be counted", ErrInvalidAmount, printable(string(unit)))
+			return fmt.Errorf("%w: the %s named add up to more than can be counted", ErrInvalidAmount, printable(string(unit)))
 		}
 		m.set(at, unit, before+n)
 	}
 	if m.named&parts == 0 {
-		return m, nil
+		return nil
 	}
 	if m.has(atTokens) {
-		return m, fmt.Errorf("%w: name tokens, or input and output tokens, not both", ErrInvalidAmount)
+		return fmt.Errorf("%w: name tokens, or input and output tokens, not both", ErrInvalidAmount)
 	}
 	if m.known[atInput] > math.MaxInt64-m.known[atOutput] {
-		return m, fmt.Errorf("%w: input and output tokens add up to more than can be counted", ErrInvalidAmount)
+		return fmt.Errorf("%w: input and output tokens add up to more than can be counted", ErrInvalidAmount)
 	}
-	return m, nil
+	return nil
 }
 
 // has reports whether a unit that has a place is named.
@@ -102,6 +111,11 @@ func (m *amounts) exactly(at place, unit Unit) (n int64, named bool) {
 		}
 		return m.known[at], true
 	}
+	return m.ofOwn(unit)
+}
+
+// ofOwn is exactly for a unit of a caller's own.
+func (m *amounts) ofOwn(unit Unit) (n int64, named bool) {
 	for i := range m.other {
 		if m.other[i].Unit == unit {
 			return m.other[i].N, true
@@ -113,10 +127,10 @@ func (m *amounts) exactly(at place, unit Unit) (n int64, named bool) {
 // of returns how much of the unit they amount to, and whether they name it at all. Tokens are what is named as such, else
 // input and output together.
 func (m *amounts) of(at place, unit Unit) (n int64, named bool) {
-	if at != elsewhere {
-		return m.known[at], m.sums&(1<<at) != 0
+	if at == elsewhere {
+		return m.ofOwn(unit)
 	}
-	return m.exactly(at, unit)
+	return m.known[at], m.sums&(1<<at) != 0
 }
 
 // split reports whether tokens are named by their parts alone.
@@ -158,7 +172,7 @@ func (m *amounts) set(at place, unit Unit, n int64) {
 // take names what from has of those places.
 func (m *amounts) take(from *amounts, which placeSet) {
 	for left := which; left != 0; left &= left - 1 {
-		at := bits.TrailingZeros8(uint8(left))
+		at := left.first()
 		m.known[at] = from.known[at]
 	}
 	m.named |= which

@@ -38,7 +38,12 @@ func (t *QuotaTracker) perform(ctx context.Context, op operation) error {
 	return t.settleUp(ctx, t.shut(pages))
 }
 
-func (t *QuotaTracker) now() int64 { return nanos(t.cfg.Clock.Now()) }
+func (t *QuotaTracker) now() int64 {
+	if t.wall != nil {
+		return t.wall.now()
+	}
+	return nanos(t.cfg.Clock.Now())
+}
 
 // bookTime is the time of the books: that of a shared store with a clock of its own, as far as it is known.
 func (t *QuotaTracker) bookTime() int64 { return t.now() + t.shared.ahead.Load() }
@@ -134,7 +139,7 @@ func (t *QuotaTracker) delivers() bool { return !t.opening.Load() && !t.done.Loa
 // settleUp waits until a change is durable, and delivers alerts. The change has taken effect whatever happens here.
 func (t *QuotaTracker) settleUp(ctx context.Context, r receipt) error {
 	err := t.durable(ctx, r)
-	if r.changed && t.delivers() {
+	if r.changed && t.undelivered.count.Load() > 0 && t.delivers() {
 		t.takeOver(ctx)
 	}
 	t.deliver(ctx)
@@ -171,12 +176,12 @@ func pending(ctx context.Context, err error) error {
 // not both: usage may then count twice.
 //
 // It takes effect even when ctx is done or the save fails, see ErrPending.
-func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, amounts ...Amount) error {
-	list, err := gather(amounts)
-	if err != nil {
+func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, list ...Amount) error {
+	var used amounts
+	if err := used.gather(list); err != nil {
 		return err
 	}
-	list = list.withRequest()
+	used.addRequest()
 	if t.done.Load() {
 		return ErrClosed
 	}
@@ -185,12 +190,12 @@ func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, amounts ...
 		return err
 	}
 	if t.shared.active() {
-		return t.shared.submit(ctx, &recording{e.name, list})
+		return t.shared.submit(ctx, &recording{e.name, used})
 	}
 	var one [1]page
 	one[0].entry = e
 	pages := t.lock(one[:])
-	pages[0].book.record(&list, pages[0].now)
+	pages[0].book.record(&used, pages[0].now)
 	return t.settleUp(ctx, t.shut(pages))
 }
 

@@ -127,7 +127,8 @@ func (t *unitTotal) carried() unitTotal {
 
 // add counts what has been used, and all tokens where only their parts are named.
 func (d *dayTotals) add(list *amounts) {
-	for at := range list.known {
+	for left := list.sums; left != 0; left &= left - 1 {
+		at := left.first()
 		d.use(&d.known[at], list.known[at])
 	}
 	for _, amount := range list.other {
@@ -142,11 +143,36 @@ func (d *dayTotals) use(total *unitTotal, n int64) {
 	total.used = saturatingAdd(total.used, n)
 }
 
+// settled counts what a hold has been settled with: held is free, actual used, and so much of that estimated.
+func (d *dayTotals) settled(held, actual, estimated *amounts) {
+	for left := held.sums | actual.sums; left != 0; left &= left - 1 {
+		at := left.first()
+		total := &d.known[at]
+		total.open -= held.known[at]
+		d.use(total, actual.known[at])
+		total.estimated = saturatingAdd(total.estimated, estimated.known[at])
+	}
+	for _, amount := range held.other {
+		d.unit(elsewhere, amount.Unit).open -= amount.N
+	}
+	for _, amount := range actual.other {
+		d.use(d.unit(elsewhere, amount.Unit), amount.N)
+	}
+	for _, amount := range estimated.other {
+		total := d.unit(elsewhere, amount.Unit)
+		total.estimated = saturatingAdd(total.estimated, amount.N)
+	}
+}
+
 // estimate marks so much of what has been added as estimated. The list is flat.
 func (d *dayTotals) estimate(list *amounts) {
-	for one := range list.each {
-		total := d.unit(one.at, one.unit)
-		total.estimated = saturatingAdd(total.estimated, one.n)
+	for left := list.named; left != 0; left &= left - 1 {
+		at := left.first()
+		d.known[at].estimated = saturatingAdd(d.known[at].estimated, list.known[at])
+	}
+	for _, amount := range list.other {
+		total := d.unit(elsewhere, amount.Unit)
+		total.estimated = saturatingAdd(total.estimated, amount.N)
 	}
 }
 
@@ -161,8 +187,8 @@ func (d *dayTotals) countable(list *amounts) bool {
 	if list.known[atInput] > math.MaxInt64-list.known[atOutput] {
 		return false // an estimate has been added to what the call names
 	}
-	for at := range list.known {
-		if d.known[at].open > math.MaxInt64-list.known[at] {
+	for left := list.sums; left != 0; left &= left - 1 {
+		if at := left.first(); d.known[at].open > math.MaxInt64-list.known[at] {
 			return false
 		}
 	}
@@ -176,7 +202,8 @@ func (d *dayTotals) countable(list *amounts) bool {
 
 // held counts what has been set aside, which is countable.
 func (d *dayTotals) held(list *amounts) {
-	for at := range list.known {
+	for left := list.sums; left != 0; left &= left - 1 {
+		at := left.first()
 		d.known[at].hold(list.known[at])
 	}
 	for _, amount := range list.other {
@@ -190,7 +217,8 @@ func (t *unitTotal) hold(n int64) {
 }
 
 func (d *dayTotals) freed(list *amounts) {
-	for at := range list.known {
+	for left := list.sums; left != 0; left &= left - 1 {
+		at := left.first()
 		d.known[at].open -= list.known[at]
 	}
 	for _, amount := range list.other {

@@ -18,6 +18,8 @@ type entry struct {
 	configured bool   // by the current configuration
 	gone       bool   // it has been dropped: look it up again
 	unsaved    bool   // it is on the saver's list
+	number     uint64 // of the last reservation made here
+	numbers    uint64 // the last one set aside for here
 	due        int64  // when the timer looks at it; 0: it does not
 	slot       int    // in the schedule, from 1; 0: not there. Protected by the schedule's lock
 	seen       uint64 // which save of a shared state book shows

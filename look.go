@@ -18,19 +18,21 @@ type Decision struct {
 
 // CanUse reports whether a Reserve of the same amounts would be admitted now. An unknown name or an invalid amount is
 // not. Between the answer and a call others may take the room: only a reservation decides.
-func (t *QuotaTracker) CanUse(name string, amounts ...Amount) bool {
-	e, wanted, now, err := t.ask(name, amounts)
+func (t *QuotaTracker) CanUse(name string, list ...Amount) bool {
+	var wanted amounts
+	e, now, err := t.ask(name, list, &wanted)
 	if err != nil {
 		return false
 	}
-	admits := !e.book.judge(&wanted, now).refused && e.book.today.countable(&wanted)
+	admits := e.book.admits(&wanted, now) && e.book.today.countable(&wanted)
 	e.mu.Unlock()
 	return admits
 }
 
 // Check is CanUse with reasons.
-func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
-	e, wanted, now, err := t.ask(name, amounts)
+func (t *QuotaTracker) Check(name string, list ...Amount) Decision {
+	var wanted amounts
+	e, now, err := t.ask(name, list, &wanted)
 	if err != nil {
 		return Decision{Err: err}
 	}
@@ -49,26 +51,26 @@ func (t *QuotaTracker) Check(name string, amounts ...Amount) Decision {
 	return d
 }
 
-// ask returns, locked, the entry that CanUse and Check ask, and what of it; or what Reserve would fail with before it
+// ask returns, locked, the entry that CanUse and Check ask, and fills in what of it; or what Reserve would fail with before it
 // came to that, in the same order.
-func (t *QuotaTracker) ask(name string, list []Amount) (e *entry, wanted amounts, now int64, err error) {
+func (t *QuotaTracker) ask(name string, list []Amount, wanted *amounts) (e *entry, now int64, err error) {
 	if e, err = t.lookup(name, false); err != nil {
-		return nil, wanted, 0, err
+		return nil, 0, err
 	}
-	named, err := gather(list)
-	if err != nil {
-		return nil, wanted, 0, err
+	if err := wanted.gather(list); err != nil {
+		return nil, 0, err
 	}
 	if t.done.Load() {
-		return nil, wanted, 0, ErrClosed
+		return nil, 0, ErrClosed
 	}
 	if t.saver != nil {
 		if err := t.saver.failing(); err != nil {
-			return nil, wanted, 0, notSaved(err)
+			return nil, 0, notSaved(err)
 		}
 	}
 	now = t.view(e)
-	return e, e.rules.wanted(&named), now, nil
+	e.rules.complete(wanted)
+	return e, now, nil
 }
 
 // view locks an entry, brings its book to the newest state that can be had without waiting, and to now.

@@ -97,6 +97,7 @@ type QuotaTracker struct {
 	cfg    Config
 	writer uint64 // of this tracker, for ever unique
 	issued atomic.Uint64
+	wall   *wallClock // nil: Config.Clock is another
 	zones  zones
 	bare   *rules // of a book that nobody has configured
 
@@ -137,6 +138,9 @@ func New(ctx context.Context, cfg Config) (*QuotaTracker, error) {
 	}
 	t := &QuotaTracker{cfg: cfg, writer: newWriter(), closed: make(chan struct{})}
 	t.cfg.Quotas = slices.Clone(cfg.Quotas)
+	if _, system := cfg.Clock.(systemClock); system {
+		t.wall = newWallClock()
+	}
 	t.timer.tracker, t.past.tracker = t, t
 	if t.bare, err = t.cfg.rules(&Quota{}, &t.zones, t.past.of); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalidConfig, err)

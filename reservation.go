@@ -33,11 +33,12 @@ type Reservation struct {
 	tracker *QuotaTracker
 	key     holdKey
 	entry   *entry         // of the quota that admitted it
+	hold    *hold          // of one quota, in this tracker's memory; nil: it is found by its key. Protected by the entry's lock
 	more    *handleDetails // nil: there is nothing special about it
 	known   [places]int64  // amounts
 	named   placeSet       // of known
-	state   atomic.Uint32
-	expires atomic.Int64
+	settled atomic.Bool    // or about to be
+	expires int64          // atomic
 }
 
 // handleDetails are what few handles need.
@@ -47,12 +48,6 @@ type handleDetails struct {
 	quotas []string // when there are several
 	other  []Amount
 }
-
-const (
-	handleOpen uint32 = iota
-	handleBusy
-	handleSettled
-)
 
 // ID names the reservation, in this process and others: the caller's ID, or one made up.
 func (r *Reservation) ID() string {
@@ -102,13 +97,16 @@ func (r *Reservation) Amounts() []Amount {
 
 // ExpiresAt is when it expires unless it is settled or extended.
 func (r *Reservation) ExpiresAt() time.Time {
-	return instant(r.expires.Load()).In(r.tracker.cfg.Location)
+	return instant(atomic.LoadInt64(&r.expires)).In(r.tracker.cfg.Location)
 }
 
 // Reserve sets amounts aside in one quota before the work is dispatched: one request, unless a Requests amount says
 // otherwise, and what else is named or has an Estimate. Admission is all or nothing over every limit. A refusal matches
 // ErrExceeded and is an *ExceededError. After any error nothing is held.
 func (t *QuotaTracker) Reserve(ctx context.Context, name string, amounts ...Amount) (*Reservation, error) {
+	if !t.shared.active() {
+		return t.reserveHere(ctx, name, amounts)
+	}
 	op := t.newAcquisition()
 	if err := op.ask(name, amounts, false); err != nil {
 		return nil, err
@@ -302,9 +300,8 @@ func (t *QuotaTracker) handle(h *hold, quota string) *Reservation {
 	held := h.original()
 	r := &Reservation{
 		tracker: t, key: h.key, entry: t.entryOf(quota), known: held.known, named: held.named,
-		more: &handleDetails{h.id, h.name, h.quotas, held.other},
+		more: &handleDetails{h.id, h.name, h.quotas, held.other}, expires: h.expires,
 	}
-	r.expires.Store(h.expires)
 	return r
 }
 
@@ -317,8 +314,7 @@ func (t *QuotaTracker) handle(h *hold, quota string) *Reservation {
 // stands. It takes effect even when ctx is done or the save fails, see ErrPending.
 func (r *Reservation) Commit(ctx context.Context, actual ...Amount) error {
 	op := settling{verb: verbCommit}
-	var err error
-	if op.settlement.named, err = gather(actual); err != nil {
+	if err := op.settlement.named.gather(actual); err != nil {
 		return err
 	}
 	return r.settle(ctx, &op)
@@ -347,23 +343,21 @@ func (r *Reservation) settle(ctx context.Context, op *settling) error {
 		return ErrClosed
 	}
 	if op.verb == verbExtend {
-		if r.state.Load() == handleSettled {
+		if r.settled.Load() {
 			return ErrSettled
 		}
-	} else if !r.state.CompareAndSwap(handleOpen, handleBusy) {
-		return ErrSettled
-	}
-	err := r.runSettling(ctx, op)
-	if op.verb == verbExtend {
+		err := r.runSettling(ctx, op)
 		if op.until != 0 {
-			r.expires.Store(op.until)
+			atomic.StoreInt64(&r.expires, op.until)
 		}
 		return err
 	}
-	if errors.Is(err, ErrClosed) {
-		r.state.Store(handleOpen)
-	} else {
-		r.state.Store(handleSettled)
+	if !r.settled.CompareAndSwap(false, true) {
+		return ErrSettled
+	}
+	err := r.runSettling(ctx, op)
+	if err != nil && errors.Is(err, ErrClosed) {
+		r.settled.Store(false)
 	}
 	return err
 }
@@ -373,7 +367,7 @@ func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
 	t := r.tracker
 	if t.shared.active() {
 		queued := &settling{verb: op.verb, names: r.quotas(), ttl: op.ttl, settlement: settlement{
-			key: r.key, id: r.taskID(), home: r.quotas()[0], several: r.several(), expires: r.expires.Load(), named: op.named,
+			key: r.key, id: r.taskID(), home: r.quotas()[0], several: r.several(), expires: atomic.LoadInt64(&r.expires), named: op.named,
 		}}
 		over, err := t.shared.send(ctx, queued)
 		if !over {
@@ -384,7 +378,7 @@ func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
 		}
 		return err
 	}
-	op.key, op.id, op.expires = r.key, r.taskID(), r.expires.Load()
+	op.key, op.hold, op.id, op.expires = r.key, r.hold, r.taskID(), atomic.LoadInt64(&r.expires)
 	op.home, op.several = r.entry.name, r.several()
 	var few [4]page
 	var pages []page

@@ -50,9 +50,15 @@ func (d *dueHeap) Pop() any {
 
 // consider puts an entry, whose lock is held, on the schedule for when something in it is due next.
 func (s *schedule) consider(e *entry) {
+	ahead := s.tracker.shared.ahead.Load() // the store's clock may be another
+	if due := e.due + ahead; e.due != 0 && due <= e.book.today.end {
+		if next := e.book.holds.nextExpiry(); next == 0 || due <= next {
+			return // the usual case: something else is due before
+		}
+	}
 	at := e.nextDue()
 	if at != 0 {
-		at = max(at-s.tracker.shared.ahead.Load(), earliest) // the store's clock may be another
+		at = max(at-ahead, earliest)
 	}
 	if at == 0 || e.due != 0 && e.due <= at {
 		return

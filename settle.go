@@ -21,26 +21,30 @@ func (s *settlement) text() string {
 	return s.key.text(s.home)
 }
 
-// final returns what a hold is settled with: what the call names, and of the units held that it does not name what was
+// complete makes actual, what a call names, what a hold is settled with: of the units held that it does not name what was
 // held, which is the estimated part. Naming any form of tokens names tokens.
-func final(held, named *amounts) (actual, estimated amounts) {
-	actual = *named
-	missing := held.named &^ named.named
-	if named.named&anyTokens != 0 {
+func (h *hold) complete(actual, estimated *amounts) {
+	held := &h.amounts
+	missing := held.named &^ actual.named
+	if actual.named&anyTokens != 0 {
 		missing &^= 1 << atTokens
 	}
-	actual.take(held, missing)
-	estimated.take(held, missing)
+	if missing != 0 {
+		actual.take(held, missing)
+		estimated.take(held, missing)
+	}
 	for _, amount := range held.other {
-		if _, given := named.exactly(elsewhere, amount.Unit); !given {
+		if _, given := actual.exactly(elsewhere, amount.Unit); !given {
 			actual.set(elsewhere, amount.Unit, amount.N)
 			estimated.set(elsewhere, amount.Unit, amount.N)
 		}
 	}
-	if !actual.has(atTokens) {
-		estimated = estimated.flat()
+	switch {
+	case !actual.has(atTokens):
+		estimated.named = estimated.sums
+	case !estimated.has(atTokens):
+		estimated.known[atTokens] = 0 // of all tokens, which are named, no part is an estimate
 	}
-	return actual, estimated
 }
 
 // find returns the open hold that a settlement is of, nil when it is not open any more.
@@ -68,7 +72,8 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 		b.use(&s.named, now)
 		return false
 	}
-	actual, estimated := final(&h.amounts, &s.named)
+	actual, estimated := s.named, amounts{}
+	h.complete(&actual, &estimated)
 	b.holds.remove(h)
 	for _, a := range b.accounts {
 		held, wasHeld := h.amounts.of(a.place, a.unit)
@@ -77,9 +82,7 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 			a.settle(held, used, h.granted, now, true)
 		}
 	}
-	b.today.freed(&h.amounts)
-	b.today.add(&actual)
-	b.today.estimate(&estimated)
+	b.today.settled(&h.amounts, &actual, &estimated)
 	b.today.calls++
 	b.closeHold(h, s, now)
 	return false
@@ -108,7 +111,8 @@ func (b *Book) closeHold(h *hold, s *settlement, now int64) {
 
 // commitLate corrects what an expired hold was charged, where that still stands, and charges any overrun now.
 func (b *Book) commitLate(h *hold, s *settlement, now int64) {
-	actual, estimated := final(&h.amounts, &s.named)
+	actual, estimated := s.named, amounts{}
+	h.complete(&actual, &estimated)
 	b.amend(h, &actual, &estimated, now)
 	b.today.calls++
 	b.rememberLate(h, s, now)

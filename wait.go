@@ -114,12 +114,11 @@ func (w *waiters) grant(one *waiter) {
 
 // wake lets the first waiters of a quota look again.
 func (w *waiters) wake(name string) {
-	if w.count.Load() == 0 {
-		return
+	if w.count.Load() > 0 {
+		w.mu.Lock()
+		w.poke(name)
+		w.mu.Unlock()
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.poke(name)
 }
 
 // wakeAll lets everybody look again: what can never fit any more is refused at once.
