@@ -1,9 +1,6 @@
 package quota
 
-import (
-	"fmt"
-	"time"
-)
+import "time"
 
 // A verdict is what the limits of one book say to an amount.
 type verdict struct {
@@ -122,37 +119,40 @@ func (b *Book) tightest() int {
 	return best
 }
 
-// refusal is the verdict in the form that leaves the library.
+// refusal is the verdict in the form that leaves the library. What it says in full is put together by who reads it.
 func (b *Book) refusal(v verdict, now int64) *ExceededError {
-	e := &ExceededError{Quota: b.name, Requested: v.asked, Never: v.never, hopeless: v.never || v.hopeless}
-	e.RetryAt = b.local(v.retryAt)
-	if v.closed {
-		e.Reason = "the provider has closed it"
-		return e
+	e := &ExceededError{
+		Quota: b.name, Requested: v.asked, RetryAt: b.local(v.retryAt), Never: v.never, hopeless: v.never || v.hopeless,
 	}
-	if v.behind {
-		e.Reason = "others wait for it, who come first"
-		return e
+	if v.limit >= 0 {
+		b.describe(v.limit, now, &e.Limit)
 	}
-	a := b.limits[v.limit]
-	e.Limit = b.limitStatus(v.limit, now)
-	text := printable(a.text)
-	full := fmt.Sprintf("%s used and %s reserved of %s",
-		displayAmount(a.unit, e.Limit.Used), displayAmount(a.unit, e.Limit.Reserved), displayAmount(a.unit, a.rule.Max))
-	asked := displayAmount(a.unit, v.asked)
 	switch {
+	case v.closed:
+		e.Reason = reasonClosed
+	case v.behind:
+		e.Reason = reasonBehind
 	case v.never:
-		e.Reason = fmt.Sprintf("%s is more than the whole limit of %s %s: ask for less or raise the limit",
-			asked, displayAmount(a.unit, a.rule.Max), text)
+		e.Reason = reasonNever
 	case v.hopeless:
-		e.Reason = fmt.Sprintf("%s does not fit into its %s (%s), which never start again: raise the limit", asked, text, full)
+		e.Reason = reasonHopeless
 	case v.retryAt == 0:
-		e.Reason = fmt.Sprintf("%s does not fit into its %s (%s), open reservations are in the way", asked, text, full)
+		e.Reason = reasonOpen
 	default:
-		e.Reason = fmt.Sprintf("%s does not fit into its %s (%s)", asked, text, full)
+		e.Reason = reasonFull
 	}
 	return e
 }
+
+// Why a call is refused, in a clause for people.
+const (
+	reasonClosed   = "the provider has closed it"
+	reasonBehind   = "others wait for it, who come first"
+	reasonNever    = "it is more than the whole limit: ask for less or raise the limit"
+	reasonHopeless = "it does not fit into what is left of a limit that never starts again: raise the limit"
+	reasonOpen     = "it does not fit, open reservations are in the way"
+	reasonFull     = "it does not fit into what is left"
+)
 
 // What refuses a call when it is no limit.
 const (
@@ -186,9 +186,16 @@ func (b *Book) grant(h *hold, now int64) {
 }
 
 // limitStatus is how full the limit of that index is.
-func (b *Book) limitStatus(i int, now int64) LimitStatus {
+func (b *Book) limitStatus(i int, now int64) (s LimitStatus) {
+	b.describe(i, now, &s)
+	return s
+}
+
+// describe is limitStatus for one that is part of something larger.
+func (b *Book) describe(i int, now int64, s *LimitStatus) {
 	a := b.limits[i]
-	s := LimitStatus{Limit: a.rule.copied(), Used: a.used, Reserved: a.reserved, Remaining: max(0, a.free(a.rule.Max))}
+	s.Limit = a.rule.copied()
+	s.Used, s.Reserved, s.Remaining = a.used, a.reserved, max(0, a.free(a.rule.Max))
 	switch {
 	case a.rule.Max > 0:
 		s.Percent = float64(a.used) / float64(a.rule.Max) * 100
@@ -198,11 +205,13 @@ func (b *Book) limitStatus(i int, now int64) LimitStatus {
 	if a.window.kind != kindRolling && a.window.kind != kindRefill {
 		s.ResetsAt = a.time(a.end)
 	}
-	for _, m := range a.marks {
-		s.AlertsFired = append(s.AlertsFired, m.threshold)
+	if len(a.marks) > 0 {
+		s.AlertsFired = make([]int, len(a.marks))
+		for j, m := range a.marks {
+			s.AlertsFired[j] = m.threshold
+		}
 	}
 	s.ExhaustsAt = a.time(a.exhaustsAt(now))
-	return s
 }
 
 // exhaustsAt draws a straight line through the usage of this window. 0: not at this pace, or too early to say.
@@ -229,7 +238,7 @@ func (b *Book) status(now int64) QuotaStatus {
 		s.ClosedUntil = b.local(b.closed)
 	}
 	for i := range b.limits {
-		s.Limits[i] = b.limitStatus(i, now)
+		b.describe(i, now, &s.Limits[i])
 	}
 	s.Today = b.today.summary(b.name, b.zone())
 	return s

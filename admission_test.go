@@ -193,11 +193,12 @@ func TestARefusalSaysWhatIsInTheWay(t *testing.T) {
 		{verdict{limit: 0, asked: 1, retryAt: noon + hour}, "10 reserved of 10)", "requests per day"},
 	} {
 		e := l.book.refusal(c.v, l.at)
-		require.Contains(t, e.Reason, c.reason)
+		require.NotEmpty(t, e.Reason)
+		require.Contains(t, e.Error(), c.reason)
 		require.Equal(t, instant(c.v.retryAt), e.RetryAt)
 		require.Equal(t, c.denial, l.book.denialOf(c.v))
 	}
-	require.NotContains(t, l.book.refusal(verdict{limit: 0, retryAt: 1}, l.at).Reason, "open reservations")
+	require.NotContains(t, l.book.refusal(verdict{limit: 0, retryAt: 1}, l.at).Error(), "open reservations")
 }
 
 func TestPercentOfALimitOfOneAndOfNone(t *testing.T) {

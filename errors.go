@@ -70,7 +70,7 @@ type ExceededError struct {
 // Error names the quota, the limit, how full it is and what to do. Its wording may change.
 func (e *ExceededError) Error() string {
 	var text strings.Builder
-	fmt.Fprintf(&text, "quota: %s: %s", printable(e.Quota), printable(e.Reason))
+	fmt.Fprintf(&text, "quota: %s: %s", printable(e.Quota), e.clause())
 	if !e.RetryAt.IsZero() {
 		fmt.Fprintf(&text, ", try again at %s", e.RetryAt.Format(time.RFC3339))
 	}
@@ -78,6 +78,26 @@ func (e *ExceededError) Error() string {
 		fmt.Fprintf(&text, " (and %d more candidates refused)", others)
 	}
 	return text.String()
+}
+
+// clause is Reason with the limit and its numbers.
+func (e *ExceededError) clause() string {
+	amount := func(n int64) string { return displayAmount(e.Limit.unit(), n) }
+	more := ""
+	switch e.Reason {
+	case reasonNever:
+		return fmt.Sprintf("%s is more than the whole limit of %s %s: ask for less or raise the limit",
+			amount(e.Requested), amount(e.Limit.Max), printable(e.Limit.String()))
+	case reasonHopeless:
+		more = ", which never start again: raise the limit"
+	case reasonOpen:
+		more = ", open reservations are in the way"
+	case reasonFull:
+	default:
+		return printable(e.Reason)
+	}
+	return fmt.Sprintf("%s does not fit into its %s (%s used and %s reserved of %s)%s", amount(e.Requested),
+		printable(e.Limit.String()), amount(e.Limit.Used), amount(e.Limit.Reserved), amount(e.Limit.Max), more)
 }
 
 // Is reports whether target is ErrExceeded.
