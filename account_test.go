@@ -133,7 +133,7 @@ func walkRefill(t *testing.T, rng *rand.Rand, limit int64, length time.Duration)
 			i := rng.IntN(len(open))
 			one := open[i]
 			open = slices.Delete(open, i, i+1)
-			if l.book.holds.find(one.key) == nil && l.book.holds.expired[one.key] == nil {
+			if l.book.holds.find(one.key) == nil && l.book.holds.findLate(one.key) == nil {
 				break // long forgotten
 			}
 			one.net = rng.Int64N(one.n + 1) // it may have expired meanwhile: then this corrects the charge

@@ -145,7 +145,10 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 	} else {
 		pages = t.open(few[:0], op.names)
 	}
-	op.apply(pages, 0)
+	for op.apply(pages, 0); op.err != nil && anyBehind(pages); op.apply(pages, 0) {
+		t.shut(pages)
+		t.lockFor(pages, manyExpire)
+	}
 	for _, one := range op.denied {
 		p := op.page(pages, one.quota)
 		p.book.today.deny(one.by, 1)

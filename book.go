@@ -2,6 +2,7 @@ package quota
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 )
@@ -58,22 +59,29 @@ const (
 // ahead everything is anchored anew at now. A book that others have configured stays as it is: what expires in it, when
 // its day ends and what is dropped follow rules that are not known here.
 func (b *Book) advance(r *rules, now int64) int64 {
+	now, _ = b.advanceSome(r, now, math.MaxInt)
+	return now
+}
+
+// advanceSome is advance that lets so many holds expire at most. behind: more are due, and until they have had their turn
+// the book's time stands still, at the latest that has.
+func (b *Book) advanceSome(r *rules, now int64, most int) (at int64, behind bool) {
 	if now < b.quiet && now >= b.clock && b.configured == r {
 		b.clock = now
 		for _, a := range b.flowing {
 			a.turn(now)
 		}
-		return now
+		return now, false
 	}
-	return b.turnTo(r, now)
+	return b.turnTo(r, now, most)
 }
 
-// turnTo is advance where something may be due.
-func (b *Book) turnTo(r *rules, now int64) int64 {
+// turnTo is advanceSome where something may be due.
+func (b *Book) turnTo(r *rules, now int64, most int) (at int64, behind bool) {
 	switch {
 	case r.foreign:
 		b.configured, b.quiet = r, 0
-		return max(now, b.clock)
+		return max(now, b.clock), false
 	case now >= b.clock:
 		b.clock = now
 	case b.clock-now > day:
@@ -85,19 +93,26 @@ func (b *Book) turnTo(r *rules, now int64) int64 {
 	fresh := b.configured != r
 	if fresh {
 		b.match(r, now)
+		most = math.MaxInt
 	}
-	for len(b.holds.expiry) > 0 && b.holds.expiry[0].expires <= now {
+	for ; b.holds.open() > 0 && b.holds.nextExpiry() <= now; most-- {
+		if most <= 0 {
+			b.quiet = 0
+			return b.clock, true
+		}
 		h := b.holds.expiry[0].hold
+		b.clock = h.expires
 		b.turn(r, h.expires)
 		b.expire(r, h, h.expires)
 	}
+	b.clock = now
 	b.turn(r, now)
 	if fresh {
 		now = b.open(r, now)
 	}
 	b.sweep(now)
 	b.rest()
-	return now
+	return now, false
 }
 
 // rest works out until when nothing is due. Whatever brings something earlier about says so to hush.
@@ -505,7 +520,7 @@ func (b *Book) unmark(writer uint64) {
 // blank reports whether nothing in the book counts any more, so that a template's book may be dropped: holds, windows
 // and yesterday are over.
 func (b *Book) blank() bool {
-	if b.holds.open() > 0 || len(b.holds.expired) > 0 || len(b.settled.list()) > 0 || len(b.outbox) > 0 ||
+	if b.holds.open() > 0 || b.holds.late > 0 || len(b.settled.list()) > 0 || len(b.outbox) > 0 ||
 		len(b.finished) > 0 || b.imported != nil || b.closed > b.clock {
 		return false
 	}

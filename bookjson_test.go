@@ -86,8 +86,8 @@ var derived = map[string][]string{
 	"Book":       {"name", "configured", "limits", "changed", "quiet", "flowing"},
 	"account":    {"held", "rule", "location", "alarm", "place"},
 	"slice":      {"reserved"},
-	"hold":       {"slot", "older", "newer"},
-	"holds":      {"byID", "byKey", "expiry", "expired", "spare"}, // the lines are saved
+	"hold":       {"slot", "late", "older", "newer"},
+	"holds":      {"byID", "byKey", "expiry", "late", "lateByKey", "spare"}, // the lines are saved
 	"settledIDs": {"until", "head", "crowded"},
 	"dayTotals":  {"saturated"},
 	"amounts":    {},

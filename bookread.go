@@ -198,7 +198,7 @@ func (b *Book) fillHolds(form *bookJSON) error {
 		if err != nil {
 			return err
 		}
-		if h.charged == 0 || b.holds.find(h.key) != nil || b.holds.expired[h.key] != nil {
+		if h.charged == 0 || b.holds.find(h.key) != nil || b.holds.findLate(h.key) != nil {
 			return fmt.Errorf("expired hold %s is there twice or has not ended", h.key.text(""))
 		}
 		b.holds.remember(h)
@@ -368,6 +368,6 @@ func (b *Book) clone() *Book {
 
 func (h *hold) clone() *hold {
 	c := *h
-	c.older, c.newer, c.slot = nil, nil, 0
+	c.older, c.newer, c.slot, c.late = nil, nil, 0, false
 	return &c
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 )
 
 // An operation is a call that changes books. It is pure: apply may run several times, on fresh books, and leaves nothing
@@ -57,7 +59,18 @@ func (t *QuotaTracker) open(pages []page, names []string) []page {
 	return t.lock(pages)
 }
 
-func (t *QuotaTracker) lock(pages []page) []page {
+func (t *QuotaTracker) lock(pages []page) []page { return t.lockFor(pages, fewExpire) }
+
+// Very many holds may be due at once. Whoever comes first lets a part of them expire, the timer goes on with parts of that
+// size, and whoever comes meanwhile waits for one of those and does little himself. Until all have expired the book's time
+// lags behind, at which everything still due is held.
+const (
+	manyExpire = 512
+	fewExpire  = 8
+)
+
+// lockFor is lock that lets so many holds expire in a book that is behind already.
+func (t *QuotaTracker) lockFor(pages []page, most int) []page {
 	for i := range pages {
 		for {
 			e := pages[i].entry
@@ -73,9 +86,26 @@ func (t *QuotaTracker) lock(pages []page) []page {
 	for i := range pages {
 		p := &pages[i]
 		p.book = p.entry.book
-		p.now = p.book.advance(p.entry.rules, now)
+		p.now, p.behind = p.book.advanceSome(p.entry.rules, now, t.expireAtOnce(p.entry, most))
+		p.entry.behind = p.behind
 	}
 	return pages
+}
+
+// expireAtOnce is how many holds a call lets expire in an entry. A shared state is not decided on before all have.
+func (t *QuotaTracker) expireAtOnce(e *entry, most int) int {
+	switch {
+	case t.shared.active():
+		return math.MaxInt
+	case e.behind:
+		return most
+	}
+	return manyExpire
+}
+
+// anyBehind reports whether a refusal may be out of date.
+func anyBehind(pages []page) bool {
+	return slices.ContainsFunc(pages, func(p page) bool { return p.behind })
 }
 
 // logSaturation says once that usage has passed what can be counted: from there on it is recorded as that. No lock is

@@ -255,9 +255,9 @@ func TestExpiredHoldsAreForgottenToTheNanosecond(t *testing.T) {
 		l := newLedger(t, c.limit)
 		key := l.grant(c.ttl, Requests(1))
 		l.to(noon + c.ttl + c.kept - 1)
-		require.Contains(t, l.book.holds.expired, key, c)
+		require.NotNil(t, l.book.holds.findLate(key), c)
 		l.pass(1)
-		require.NotContains(t, l.book.holds.expired, key, c)
+		require.Nil(t, l.book.holds.findLate(key), c)
 	}
 }
 
@@ -379,7 +379,7 @@ func TestUndoingAnExpiredHoldTakesBackItsChargeOnce(t *testing.T) {
 	l.book.undo(key, l.at)
 	l.requireBalance(0, 0)
 	require.Equal(t, []int64{0, 0, 0}, []int64{l.account().start, l.account().end, l.account().first}, "the session has not begun")
-	require.Empty(t, l.book.holds.expired)
+	require.Zero(t, l.book.holds.late)
 	key = l.grant(hour, Requests(3))
 	l.book.holds.find(key).joined = 1
 	l.book.undo(key, l.at)

@@ -20,6 +20,7 @@ type entry struct {
 	unsaved    bool   // it is on the saver's list
 	number     uint64 // of the last reservation made here
 	numbers    uint64 // the last one set aside for here
+	behind     bool   // more holds are due than have expired yet
 	due        int64  // when the timer looks at it; 0: it does not
 	slot       int    // in the schedule, from 1; 0: not there. Protected by the schedule's lock
 	seen       uint64 // which save of a shared state book shows
@@ -29,9 +30,10 @@ type entry struct {
 
 // A page is one quota's book, opened for an operation and brought to its time.
 type page struct {
-	entry *entry
-	book  *Book
-	now   int64
+	entry  *entry
+	book   *Book
+	now    int64
+	behind bool // the book's time is not the clock's: more holds are due than have expired yet
 }
 
 // A directory finds entries by canonical name. Those of configured names are found without a lock.

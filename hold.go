@@ -56,6 +56,7 @@ type hold struct {
 
 	estimated []Unit // of what a caller's ID was granted, the units that the call did not name
 
+	late         bool // it expired, and is remembered
 	released     bool // it expired, and was given back
 	found        bool // a second handle was made for it: that it was settled is remembered
 	slot         int  // in the expiry heap, from 1; 0: it is not open
@@ -82,14 +83,15 @@ func (h *hold) is(key holdKey) bool { return h != nil && h.slot > 0 && h.key == 
 // holds are the open holds of one quota, found by ID, by age and by expiry, and by key where somebody asks; and those that
 // have expired and may still be corrected.
 type holds struct {
-	byID    map[string]*hold // those with a caller's ID
-	byKey   map[holdKey]*hold
-	plain   line // by age
-	other   line // by age
-	expiry  expiryHeap
-	expired map[holdKey]*hold
-	ended   line    // the expired ones, by expiry
-	spare   []*hold // to be used again
+	byID      map[string]*hold // those with a caller's ID
+	byKey     map[holdKey]*hold
+	plain     line // by age
+	other     line // by age
+	expiry    expiryHeap
+	ended     line // the expired ones, by expiry
+	late      int  // how many those are
+	lateByKey map[holdKey]*hold
+	spare     []*hold // to be used again
 }
 
 // open is how many are open.
@@ -213,16 +215,40 @@ func (s *holds) nextExpiry() int64 {
 
 // remember keeps an expired hold, so that a late settlement can correct what it was charged.
 func (s *holds) remember(h *hold) {
-	if s.expired == nil {
-		s.expired = make(map[holdKey]*hold)
+	if s.lateByKey != nil {
+		s.lateByKey[h.key] = h
 	}
-	s.expired[h.key] = h
+	h.late = true
 	s.ended.add(h)
+	s.late++
 }
 
 func (s *holds) forget(h *hold) {
-	delete(s.expired, h.key)
+	if s.lateByKey != nil {
+		delete(s.lateByKey, h.key)
+	}
+	h.late = false
 	s.ended.remove(h)
+	s.late--
+}
+
+// findLate is find among those that have expired and may still be corrected.
+func (s *holds) findLate(key holdKey) *hold {
+	if s.lateByKey == nil && s.late > fewHolds {
+		s.lateByKey = make(map[holdKey]*hold, s.late)
+		for h := s.ended.oldest; h != nil; h = h.newer {
+			s.lateByKey[h.key] = h
+		}
+	}
+	if s.lateByKey != nil {
+		return s.lateByKey[key]
+	}
+	for h := s.ended.oldest; h != nil; h = h.newer {
+		if h.key == key {
+			return h
+		}
+	}
+	return nil
 }
 
 // each visits every open hold, by age in either line.

@@ -126,10 +126,10 @@ func TestExpiredHoldsAreRememberedUntilTheyAreForgotten(t *testing.T) {
 		s.remember(list[i])
 	}
 	for _, i := range []int{2, 0, 4, 1, 3} {
-		require.Same(t, list[i], s.expired[list[i].key])
+		require.Same(t, list[i], s.findLate(list[i].key))
 		s.forget(list[i])
-		require.NotContains(t, s.expired, list[i].key)
-		require.Len(t, listed(t, &s.ended), len(s.expired))
+		require.Nil(t, s.findLate(list[i].key))
+		require.Len(t, listed(t, &s.ended), s.late)
 	}
 	require.Equal(t, line{}, s.ended)
 }

@@ -24,7 +24,15 @@ func (t *QuotaTracker) CanUse(name string, list ...Amount) bool {
 	if err != nil {
 		return false
 	}
-	admits := e.book.admits(&wanted, now) && e.book.today.countable(&wanted)
+	for !e.book.admits(&wanted, now) {
+		if !e.behind {
+			e.mu.Unlock()
+			return false
+		}
+		e.mu.Unlock()
+		now = t.viewSome(e)
+	}
+	admits := e.book.today.countable(&wanted)
 	e.mu.Unlock()
 	return admits
 }
@@ -35,6 +43,10 @@ func (t *QuotaTracker) Check(name string, list ...Amount) Decision {
 	e, now, err := t.ask(name, list, &wanted)
 	if err != nil {
 		return Decision{Err: err}
+	}
+	for e.behind {
+		e.mu.Unlock()
+		now = t.viewSome(e)
 	}
 	defer e.mu.Unlock()
 	if v := e.book.judge(&wanted, now); v.refused {
@@ -68,18 +80,27 @@ func (t *QuotaTracker) ask(name string, list []Amount, wanted *amounts) (e *entr
 			return nil, 0, notSaved(err)
 		}
 	}
-	now = t.view(e)
+	now = t.viewSome(e)
 	e.rules.complete(wanted)
 	return e, now, nil
 }
 
 // view locks an entry, brings its book to the newest state that can be had without waiting, and to now.
 func (t *QuotaTracker) view(e *entry) (now int64) {
+	for now = t.viewSome(e); e.behind; now = t.viewSome(e) {
+		e.mu.Unlock()
+	}
+	return now
+}
+
+// viewSome is view that does not wait until everything due has expired.
+func (t *QuotaTracker) viewSome(e *entry) (now int64) {
 	if t.shared.active() {
 		t.shared.freshen(e)
 	}
 	e.mu.Lock()
-	return e.book.advance(e.rules, t.bookTime())
+	now, e.behind = e.book.advanceSome(e.rules, t.bookTime(), t.expireAtOnce(e, manyExpire))
+	return now
 }
 
 // Status returns how a quota stands; false when the name is unknown.

@@ -56,6 +56,9 @@ func (s *schedule) consider(e *entry) {
 			return // the usual case: something else is due before
 		}
 	}
+	if e.behind && e.due == 0 {
+		return // the timer is at it
+	}
 	at := e.nextDue()
 	if at != 0 {
 		at = max(at-ahead, earliest)
@@ -158,7 +161,12 @@ func (s *schedule) fire() {
 // attend lets time pass in entries and drops those in which nothing counts any more.
 func (t *QuotaTracker) attend(list []*entry) (all receipt) {
 	for _, e := range list {
-		pages := t.lock([]page{{entry: e}})
+		pages := []page{{entry: e}}
+		for t.lockFor(pages, manyExpire); pages[0].behind; t.lockFor(pages, manyExpire) {
+			if done := t.shut(pages); done.changed {
+				all = done
+			}
+		}
 		e = pages[0].entry
 		if e.rules.template && e.book.blank() {
 			if t.saver != nil {

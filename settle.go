@@ -55,6 +55,14 @@ func (b *Book) find(s *settlement) *hold {
 	return b.holds.find(s.key)
 }
 
+// findLate is find among those that have expired and may still be corrected.
+func (b *Book) findLate(s *settlement) *hold {
+	if s.hold != nil && s.hold.key == s.key && s.hold.late {
+		return s.hold
+	}
+	return b.holds.findLate(s.key)
+}
+
 // commit settles a hold with what was used. It reports whether the reservation had been settled before; nothing has
 // then changed. A hold that is gone without having been settled, used up by RecordUsage or forgotten long after it
 // expired, leaves the call to be charged as further usage.
@@ -62,7 +70,7 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 	b.turnForeign(now)
 	h := b.find(s)
 	if h == nil {
-		if h, late := b.holds.expired[s.key]; late {
+		if h := b.findLate(s); h != nil {
 			b.commitLate(h, s, now)
 			return false
 		}
@@ -164,8 +172,8 @@ func (b *Book) release(s *settlement, now int64) (settled bool) {
 	b.turnForeign(now)
 	h := b.find(s)
 	if h == nil {
-		h, late := b.holds.expired[s.key]
-		if !late {
+		h := b.findLate(s)
+		if h == nil {
 			return true
 		}
 		if !h.released {
@@ -480,7 +488,7 @@ func (b *Book) reset(now int64) {
 // other calls were given too stays theirs.
 func (b *Book) undo(key holdKey, now int64) {
 	b.turnForeign(now)
-	if h, late := b.holds.expired[key]; late {
+	if h := b.holds.findLate(key); h != nil {
 		b.changed = true
 		if h.joined > 0 {
 			h.joined--

@@ -22,8 +22,12 @@ func (t *QuotaTracker) reserveHere(ctx context.Context, name string, list []Amou
 	p := &pages[0]
 	t.lock(pages[:])
 	p.book.configured.complete(&wanted)
-	if !p.book.admits(&wanted, p.now) {
-		return nil, t.refuseHere(ctx, pages[:], &wanted)
+	for !p.book.admits(&wanted, p.now) {
+		if !p.behind {
+			return nil, t.refuseHere(ctx, pages[:], &wanted)
+		}
+		t.shut(pages[:])
+		t.lockFor(pages[:], manyExpire)
 	}
 	if !p.book.today.countable(&wanted) {
 		t.shut(pages[:])

@@ -67,6 +67,13 @@ func (b *Book) verify() error {
 	if b.holds.open() != open || b.holds.byKey != nil && len(b.holds.byKey) != open {
 		broken("%d holds are open, %d can expire and %d are known by their key", open, b.holds.open(), len(b.holds.byKey))
 	}
+	late := 0
+	for h := b.holds.ended.oldest; h != nil; h = h.newer {
+		late++
+	}
+	if b.holds.late != late || b.holds.lateByKey != nil && len(b.holds.lateByKey) != late {
+		broken("%d holds have expired, not %d, and %d are known by their key", late, b.holds.late, len(b.holds.lateByKey))
+	}
 	if t := b.tally; t.granted != t.settled+t.expired+int64(open) {
 		broken("%d reservations granted, but %d settled, %d expired and %d open", t.granted, t.settled, t.expired, open)
 	}
