@@ -1,6 +1,9 @@
 package quota
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // A verdict is what the limits of one book say to an amount.
 type verdict struct {
@@ -119,8 +122,41 @@ func (b *Book) tightest() int {
 	return best
 }
 
-// refusal is the verdict in the form that leaves the library. What it says in full is put together by who reads it.
+// A refused call is often tried again and again: lastRefusal is what the one before was told.
+type lastRefusal struct {
+	verdict verdict
+	rules   *rules
+	end     int64 // of the limit's window
+	error   *ExceededError
+}
+
+// saysTheSame reports whether a refusal now would be the same.
+func (l *lastRefusal) saysTheSame(b *Book, v verdict, now int64) bool {
+	if l == nil || l.verdict != v || l.rules != b.configured {
+		return false
+	}
+	if v.limit < 0 {
+		return true
+	}
+	a, said := b.limits[v.limit], &l.error.Limit
+	return a.used == said.Used && a.reserved == said.Reserved && a.end == l.end && a.exhaustsAt(now) == nanos(said.ExhaustsAt) &&
+		slices.EqualFunc(a.marks, said.AlertsFired, func(m mark, threshold int) bool { return m.threshold == threshold })
+}
+
+// refusal is the verdict in the form that leaves the library, the same error for as long as it says the same. What it says
+// in full is put together by who reads it.
 func (b *Book) refusal(v verdict, now int64) *ExceededError {
+	if b.refused.saysTheSame(b, v, now) {
+		return b.refused.error
+	}
+	b.refused = &lastRefusal{verdict: v, rules: b.configured, error: b.newRefusal(v, now)}
+	if v.limit >= 0 {
+		b.refused.end = b.limits[v.limit].end
+	}
+	return b.refused.error
+}
+
+func (b *Book) newRefusal(v verdict, now int64) *ExceededError {
 	e := &ExceededError{
 		Quota: b.name, Requested: v.asked, RetryAt: b.local(v.retryAt), Never: v.never, hopeless: v.never || v.hopeless,
 	}

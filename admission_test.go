@@ -201,6 +201,44 @@ func TestARefusalSaysWhatIsInTheWay(t *testing.T) {
 	require.NotContains(t, l.book.refusal(verdict{limit: 0, retryAt: 1}, l.at).Error(), "open reservations")
 }
 
+func TestTheSameRefusalIsTheSameErrorUntilItSaysSomethingElse(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, Limit{Max: 10, Window: Every(time.Hour)}, Limit{Unit: UnitTokens, Max: 10, Window: Lifetime()})
+	l.book.use(amounting(Requests(10), Tokens(4)), l.at)
+	refuse := func(list ...Amount) *ExceededError { return l.book.refusal(l.book.judge(amounting(list...), l.at), l.at) }
+	var before *ExceededError
+	differs := func(what string, list ...Amount) {
+		e := refuse(list...)
+		require.NotSame(t, before, e, what)
+		require.Equal(t, l.book.newRefusal(l.book.judge(amounting(list...), l.at), l.at), e, what)
+		require.Same(t, e, refuse(list...), what)
+		before = e
+	}
+	differs("the first", Requests(1))
+	differs("another amount", Requests(2))
+	l.book.use(amounting(Requests(1)), l.at)
+	differs("more is used", Requests(2))
+	l.book.limits[0].marks = l.book.limits[0].marks[:1]
+	differs("other alerts", Requests(2))
+	l.grant(hour, Tokens(1))
+	differs("another limit", Tokens(6))
+	l.grant(hour, Tokens(1))
+	differs("more is reserved", Tokens(6))
+	l.pass(hour)
+	l.book.use(amounting(Requests(10)), l.at)
+	differs("another window", Requests(1))
+	l.rules = rulesOfLimits(Limit{Max: 9, Window: Every(time.Hour)}, Limit{Unit: UnitTokens, Max: 10, Window: Lifetime()})
+	l.pass(0)
+	differs("another configuration", Requests(1))
+	l = newLedger(t, Limit{Max: 10, Window: Every(time.Hour)})
+	l.book.use(amounting(Requests(8)), l.at)
+	l.pass(hour / 2)
+	l.book.use(amounting(Requests(1)), l.at)
+	differs("a forecast", Requests(2))
+	l.pass(minute)
+	differs("another forecast", Requests(2))
+}
+
 func TestPercentOfALimitOfOneAndOfNone(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: 1}, Limit{Max: 0, Window: Lifetime()})

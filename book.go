@@ -27,6 +27,7 @@ type Book struct {
 	configured *rules     // the rules that the accounts have been matched with
 	limits     []*account // of those rules, in their order
 	changed    bool       // something has changed that must be saved
+	refused    *lastRefusal
 	quiet      int64      // until then time changes nothing but what flows
 	flowing    []*account // those in which it may
 }

@@ -83,7 +83,7 @@ func TestABookSurvivesJSONByteForByte(t *testing.T) {
 
 // derived are the fields that a book works out again when it has been read. All others must be saved.
 var derived = map[string][]string{
-	"Book":       {"name", "configured", "limits", "changed", "quiet", "flowing"},
+	"Book":       {"name", "configured", "limits", "changed", "quiet", "flowing", "refused"},
 	"account":    {"held", "rule", "location", "alarm", "place"},
 	"slice":      {"reserved"},
 	"hold":       {"slot", "late", "older", "newer"},

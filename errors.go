@@ -53,7 +53,8 @@ var (
 	ErrClosed = errors.New("quota: tracker is closed")
 )
 
-// An ExceededError explains a refusal: which limit, how full it is, and when to try again.
+// An ExceededError explains a refusal: which limit, how full it is, and when to try again. Callers that are refused for the
+// same reason may be given the same one: it is not to be changed.
 // errors.Is(err, ErrExceeded) holds for it.
 type ExceededError struct {
 	Quota     string      // canonical name

@@ -51,7 +51,9 @@ func (t *QuotaTracker) Check(name string, list ...Amount) Decision {
 	defer e.mu.Unlock()
 	if v := e.book.judge(&wanted, now); v.refused {
 		refusal := e.book.refusal(v, now)
-		return Decision{Limit: refusal.Limit, RetryAt: refusal.RetryAt, Never: refusal.Never, Err: refusal}
+		limit := refusal.Limit // others may be given the same refusal
+		limit.AlertThresholds, limit.AlertsFired = slices.Clone(limit.AlertThresholds), slices.Clone(limit.AlertsFired)
+		return Decision{Limit: limit, RetryAt: refusal.RetryAt, Never: refusal.Never, Err: refusal}
 	}
 	if !e.book.today.countable(&wanted) {
 		return Decision{Err: errUncountable}
