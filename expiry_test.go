@@ -1,0 +1,124 @@
+package quota
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A handClock is turned by hand. Its timers go off when somebody says so.
+type handClock struct {
+	mu     sync.Mutex // protects what follows
+	at     time.Time
+	timers []func()
+}
+
+func (c *handClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *handClock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+func (c *handClock) AfterFunc(_ time.Duration, f func()) func() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.timers = append(c.timers, f)
+	return func() bool { return false }
+}
+
+// ring lets the timers that are set now go off.
+func (c *handClock) ring() {
+	c.mu.Lock()
+	due := c.timers
+	c.timers = nil
+	c.mu.Unlock()
+	for _, f := range due {
+		f()
+	}
+}
+
+// manyDue returns a tracker in which so many reservations of one request are due, in a quota with room for one more.
+func manyDue(t *testing.T, many int) (*QuotaTracker, *handClock) {
+	t.Helper()
+	clock := &handClock{at: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)}
+	tracker, err := New(t.Context(), Config{
+		Persistence: InMemory(), Clock: clock, OnExpiry: ReleaseExpired, ReservationTTL: time.Minute,
+		Quotas: []Quota{{Name: "q", Limits: []Limit{{Max: int64(many) + 1, Window: InFlight()}}}},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, tracker.Verify())
+		require.NoError(t, tracker.Close())
+	})
+	for range many {
+		_, err := tracker.Reserve(t.Context(), "q")
+		require.NoError(t, err)
+	}
+	clock.pass(time.Hour)
+	return tracker, clock
+}
+
+// open is how many holds are open, whatever is due.
+func (t *QuotaTracker) openIn(name string) int {
+	e := t.entries.find(name)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.book.holds.open()
+}
+
+func TestManyHoldsThatAreDueExpireInParts(t *testing.T) {
+	t.Parallel()
+	const many = 3*manyExpire + 5
+	tracker, clock := manyDue(t, many)
+	r, err := tracker.Reserve(t.Context(), "q")
+	require.NoError(t, err)
+	require.Equal(t, many-manyExpire+1, tracker.openIn("q"), "who comes first lets a part expire")
+	require.NoError(t, r.Release(t.Context()))
+	require.Equal(t, many-manyExpire-fewExpire, tracker.openIn("q"), "who comes next does little")
+	require.True(t, tracker.CanUse("q"))
+	require.Positive(t, tracker.openIn("q"), "there was room without the others")
+	clock.ring()
+	require.Zero(t, tracker.openIn("q"), "the timer lets all expire")
+	status, _ := tracker.Status("q")
+	require.EqualValues(t, many, status.Today.Expired)
+}
+
+func TestARefusalWaitsUntilAllThatIsDueHasExpired(t *testing.T) {
+	t.Parallel()
+	const many = 2 * manyExpire
+	ctx := context.Background()
+	for name, ask := range map[string]func(*QuotaTracker) bool{
+		"CanUse":  func(t *QuotaTracker) bool { return t.CanUse("q", Requests(many+1)) },
+		"Check":   func(t *QuotaTracker) bool { return t.Check("q", Requests(many+1)).Allowed },
+		"Reserve": func(t *QuotaTracker) bool { _, err := t.Reserve(ctx, "q", Requests(many+1)); return err == nil },
+		"Acquire": func(t *QuotaTracker) bool {
+			_, err := t.Acquire(ctx, Request{All: []string{"q"}, Amounts: []Amount{Requests(many + 1)}})
+			return err == nil
+		},
+	} {
+		tracker, _ := manyDue(t, many)
+		require.True(t, ask(tracker), name)
+	}
+}
+
+func TestWhatIsShownIsOfAfterAllExpiries(t *testing.T) {
+	t.Parallel()
+	const many = 2 * manyExpire
+	for name, look := range map[string]func(*QuotaTracker) int64{
+		"Status":  func(t *QuotaTracker) int64 { s, _ := t.Status("q"); return s.Today.Expired },
+		"Summary": func(t *QuotaTracker) int64 { return t.Summary().Quotas[0].Today.Expired },
+		"Verify":  func(t *QuotaTracker) int64 { _ = t.Verify(); return many - int64(t.openIn("q")) },
+	} {
+		tracker, _ := manyDue(t, many)
+		require.EqualValues(t, many, look(tracker), name)
+	}
+}
