@@ -199,7 +199,8 @@ func (m *machine) handle(t *rapid.T) *handle {
 	usable := make([]*handle, 0, len(m.handles))
 	for _, h := range m.handles {
 		if one := h.holds[h.names[0]]; m.latest-one.expires < int64(80*24*time.Hour) &&
-			(one.state != settled || h.again < 2 && m.latest-one.ended < int64(50*time.Minute)) {
+			(one.state != settled || h.again < 2 && m.latest-one.ended < int64(50*time.Minute)) &&
+			!slices.ContainsFunc(h.names, m.mayBeDropped) {
 			usable = append(usable, h)
 		}
 	}

@@ -203,12 +203,17 @@ func (m *machine) now() int64 { return m.clock.Now().UnixNano() }
 
 func (m *machine) at() string { return m.clock.Now().Sub(m.begin).String() }
 
-// name chooses a quota. One of the template that may have been dropped is not used while the clock is behind: whether
+// mayBeDropped reports whether a quota is one of the template that may have been dropped, while the clock is behind: whether
 // it still remembers a later time is not documented.
+func (m *machine) mayBeDropped(name string) bool {
+	return !slices.Contains(m.fixed, name) && m.now() < m.latest && m.latest-m.lastTouch[name] > int64(20*time.Hour)
+}
+
+// name chooses a quota, but none that may have been dropped.
 func (m *machine) name(t *rapid.T) string {
 	names := append(slices.Clone(m.fixed), "user:a", "user:b")
 	name := names[rapid.IntRange(0, len(names)-1).Draw(t, "quota")]
-	if !slices.Contains(m.fixed, name) && m.now() < m.latest && m.latest-m.lastTouch[name] > int64(20*time.Hour) {
+	if m.mayBeDropped(name) {
 		return plainName
 	}
 	return name
