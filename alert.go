@@ -84,6 +84,7 @@ func (d *deliveries) saving() int {
 func (d *deliveries) saved(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	n = min(n, len(d.unsaved)) // Close may have handed them back
 	d.ready = append(d.ready, d.unsaved[:n]...)
 	d.unsaved = d.unsaved[n:]
 	d.waiting.Store(int64(len(d.ready)))
@@ -115,12 +116,14 @@ func (d *deliveries) noted(alert Alert) {
 }
 
 // close lets no further callback begin. It returns the alerts whose callback has begun, without that being saved, and
-// those that wait for it.
+// takes out those that wait for it.
 func (d *deliveries) close() (begun, waiting []Alert) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
-	return slices.Clone(d.started), slices.Concat(d.ready, d.unsaved)
+	waiting = slices.Concat(d.ready, d.unsaved)
+	d.ready, d.unsaved = nil, nil
+	return slices.Clone(d.started), waiting
 }
 
 // stop lets another caller deliver, when the one that did will not come back.
@@ -167,7 +170,7 @@ func (t *QuotaTracker) noteDelivered(ctx context.Context, alert Alert) {
 // handBack ends the delivery of alerts: from here on no callback begins. Those whose callback has begun, which may take
 // longer than Close or be its caller, are noted as delivered; those that wait are left to whatever tracker comes next.
 func (t *QuotaTracker) handBack(ctx context.Context) {
-	op := &handingBack{}
+	op := &handingBack{writer: t.writer}
 	op.begun, op.waiting = t.alerts.close()
 	for _, alert := range slices.Concat(op.begun, op.waiting) {
 		op.names = insertNames(op.names, []string{alert.Quota})
@@ -178,6 +181,7 @@ func (t *QuotaTracker) handBack(ctx context.Context) {
 }
 
 type handingBack struct {
+	writer         uint64
 	names          []string
 	begun, waiting []Alert
 }
@@ -186,7 +190,7 @@ func (o *handingBack) quotas() []string { return o.names }
 func (o *handingBack) apply(pages []page, _ int64) {
 	for _, p := range pages {
 		p.book.delivered(idsOf(o.begun, p.book.name))
-		p.book.disclaim(idsOf(o.waiting, p.book.name))
+		p.book.disclaim(o.writer, idsOf(o.waiting, p.book.name))
 	}
 }
 

@@ -121,7 +121,7 @@ func TestAfterCloseNothingIsSaved(t *testing.T) {
 
 func TestAnEntryIsSavedOnceAndItsCallersAreCounted(t *testing.T) {
 	t.Parallel()
-	s := &saver{running: true}
+	s := &saver{tracker: &QuotaTracker{}, running: true}
 	e := &entry{}
 	s.note(e)
 	s.note(e)

@@ -71,6 +71,9 @@ const (
 
 // lockFor is lock that lets so many holds expire in a book that is behind already.
 func (t *QuotaTracker) lockFor(pages []page, most int) []page {
+	if len(pages) > 1 && t.saver != nil {
+		t.saver.whole.RLock()
+	}
 	for i := range pages {
 		for {
 			e := pages[i].entry
@@ -155,6 +158,9 @@ func (t *QuotaTracker) shut(pages []page) receipt {
 	for i := len(pages) - 1; i >= 0; i-- {
 		pages[i].book.changed = false
 		pages[i].entry.mu.Unlock()
+	}
+	if len(pages) > 1 && t.saver != nil {
+		t.saver.whole.RUnlock()
 	}
 	for _, quota := range saturated {
 		t.logSaturation(quota)

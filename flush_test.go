@@ -45,6 +45,22 @@ func TestWithAFlushIntervalCallsReturnBeforeTheyAreSavedAndTheTimerSaves(t *test
 	require.Equal(t, stand{66, 0}, saved())
 }
 
+func TestWithAFlushIntervalRefusalsAloneAreSavedToo(t *testing.T) {
+	ctx := t.Context()
+	store := &plainStore{}
+	clock := quotatest.NewClock(morning)
+	tracker := startOn(t, store, withClock(clock), withFlushInterval(flushInterval))
+	require.NoError(t, tracker.RecordUsage(ctx, "calls", quota.Requests(100)))
+	clock.Advance(flushInterval)
+	for range 3 {
+		_, err := tracker.Reserve(ctx, "calls")
+		require.ErrorIs(t, err, quota.ErrExceeded)
+	}
+	clock.Advance(flushInterval)
+	status, _ := startOn(t, store.copied(), withClock(clock)).Status("calls")
+	require.EqualValues(t, 3, status.Today.Denied)
+}
+
 // stateOf returns a store that holds a state.
 func stateOf(t *testing.T, state *quota.State) quota.Persistence {
 	t.Helper()

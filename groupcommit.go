@@ -29,6 +29,10 @@ type saver struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
+	// whole is held for reading by a change of several books, and for writing while a save takes its list and its copies: a
+	// save has all of such a change or nothing. Taken before any entry is locked.
+	whole sync.RWMutex
+
 	mu       sync.Mutex // protects what follows; taken while an entry is locked, never the other way round
 	dirty    []*entry
 	dropped  []string
@@ -68,10 +72,17 @@ func newSaver(t *QuotaTracker, state *State) *saver {
 
 func (s *saver) lazy() bool { return s.tracker.cfg.FlushInterval > 0 }
 
-// note puts an entry, whose lock is held, on the list of what the next save has to save.
+// note puts an entry, whose lock is held, on the list of what the next save has to save, and sees to it that with
+// FlushInterval there is one.
 func (s *saver) note(e *entry) {
+	if e.unsaved {
+		return
+	}
 	s.mu.Lock()
 	s.list(e)
+	if s.lazy() {
+		s.arm()
+	}
 	s.mu.Unlock()
 }
 
@@ -212,20 +223,24 @@ func (s *saver) run() {
 			}
 			return s.upcoming.callers
 		})
+		s.whole.Lock()
 		s.mu.Lock()
 		batch, dirty, dropped := s.upcoming, s.dirty, s.dropped
 		if batch == nil {
 			s.running, s.over = false, s.closed
 			close(s.idle)
 			s.mu.Unlock()
+			s.whole.Unlock()
 			return
 		}
 		s.upcoming, s.dirty, s.dropped = nil, nil, nil
 		s.current = batch
 		alerts := s.tracker.alerts.saving()
 		s.mu.Unlock()
+		finished := s.copy(dirty, dropped)
+		s.whole.Unlock()
 		if len(dirty)+len(dropped) > 0 { // else the save before has saved it
-			batch.err = s.save(dirty, dropped)
+			batch.err = s.save(dirty, finished)
 		}
 		if batch.err == nil {
 			s.tracker.alerts.saved(alerts)
@@ -245,8 +260,8 @@ func (s *saver) run() {
 	}
 }
 
-// save hands copies of the entries' books to the Persistence.
-func (s *saver) save(dirty []*entry, dropped []string) error {
+// copy brings the state that is handed to the Persistence up to date, and returns the days that have left the books.
+func (s *saver) copy(dirty []*entry, dropped []string) map[string][]DaySummary {
 	finished := map[string][]DaySummary{}
 	for _, name := range dropped {
 		delete(s.state.Books, name)
@@ -266,6 +281,11 @@ func (s *saver) save(dirty []*entry, dropped []string) error {
 		}
 		e.mu.Unlock()
 	}
+	return finished
+}
+
+// save hands the state to the Persistence.
+func (s *saver) save(dirty []*entry, finished map[string][]DaySummary) error {
 	s.state.Version = stateVersion
 	s.state.Generation++
 	s.state.UpdatedAt = instant(s.tracker.now())

@@ -86,10 +86,10 @@ func (b *Book) delivered(ids []string) {
 	}
 }
 
-// disclaim leaves alerts to whoever changes the book next.
-func (b *Book) disclaim(ids []string) {
+// disclaim leaves alerts that the writer has claimed to whoever changes the book next.
+func (b *Book) disclaim(writer uint64, ids []string) {
 	for i := range b.outbox {
-		if d := &b.outbox[i]; slices.Contains(ids, d.alert.ID) {
+		if d := &b.outbox[i]; d.writer == writer && slices.Contains(ids, d.alert.ID) {
 			d.writer, d.claimed = 0, 0
 			b.changed = true
 		}

@@ -325,6 +325,8 @@ func (t *QuotaTracker) end() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), closeGrace)
 	defer cancel()
 	t.handBack(ctx)
+	t.settleDown(ctx)
+	t.handBack(ctx) // what calls that had begun before have crossed meanwhile
 	switch {
 	case t.shared.active():
 		err = t.shared.close(ctx)
@@ -335,6 +337,16 @@ func (t *QuotaTracker) end() (err error) {
 		t.leave()
 	}
 	return err
+}
+
+// settleDown returns when the saves that have begun are over.
+func (t *QuotaTracker) settleDown(ctx context.Context) {
+	switch {
+	case t.shared.active():
+		_ = t.shared.rest(ctx)
+	case t.saver != nil:
+		_ = t.saver.flush(ctx) // the last save reports what cannot be saved
+	}
 }
 
 // Verify checks the laws of the ledger: what is reserved is what the open reservations hold, and every reservation

@@ -43,6 +43,7 @@ type shared struct {
 	loggedAt int64
 
 	keeping   atomic.Int64  // len(kept), or 1 more
+	doubtful  atomic.Bool   // whether anything is unsure
 	installed atomic.Uint64 // how many updates have succeeded
 	ahead     atomic.Int64  // by how much the store's clock is ahead of the tracker's
 }
@@ -219,7 +220,7 @@ func (s *shared) update(calls []*call) error {
 	s.number++
 	b.number, b.calls = s.number, slices.Concat(s.kept, calls)
 	inLine(b.calls)
-	b.names = s.tracker.undelivered.due(now)
+	b.names = s.tracker.undelivered.due(s.tracker.bookTime())
 	for _, c := range b.calls {
 		b.names = append(b.names, c.op.quotas()...)
 	}
@@ -240,6 +241,7 @@ func (s *shared) update(calls []*call) error {
 		return err
 	}
 	s.failure, s.kept, s.unsure = nil, nil, nil
+	s.doubtful.Store(false)
 	b.install()
 	s.keeping.Store(0)
 	return nil
@@ -429,7 +431,7 @@ func (s *shared) close(ctx context.Context) error {
 func (s *shared) owes() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return len(s.refusals) > 0 || s.keeping.Load() > 0
+	return len(s.refusals) > 0 || s.keeping.Load() > 0 || s.doubtful.Load()
 }
 
 // rest returns when no update runs.

@@ -207,6 +207,45 @@ func TestAnAlertOfUsageThatCloseHasSavedIsLeftToTheNextTracker(t *testing.T) {
 	require.Equal(t, []int{50}, log.thresholds())
 }
 
+func TestAnAlertWhoseSaveIsInDoubtAtCloseIsToldByTheNextTrackerAtOnce(t *testing.T) {
+	ctx := t.Context()
+	store := newSharedStore()
+	var log alertLog
+	tracker := startOn(t, store, withAlerts(log.note))
+	store.plan(fine, lostReply)
+	require.ErrorIs(t, tracker.RecordUsage(ctx, "calls", quota.Requests(60)), quota.ErrPending)
+	require.NoError(t, tracker.Close())
+	require.Empty(t, log.thresholds())
+	next := startOn(t, store, withAlerts(log.note))
+	require.NoError(t, next.RecordUsage(ctx, "calls"))
+	require.Equal(t, []int{50}, log.thresholds())
+	require.Equal(t, stand{61, 0}, standOf(t, next, "calls"))
+}
+
+func TestAlertsAreTakenOverByTheTimeOfTheStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := t.Context()
+		store := newSharedStore()
+		clock := quotatest.NewClock(morning)
+		store.now = func() time.Time { return clock.Now().Add(10 * time.Minute) }
+		dead := make(chan struct{})
+		var first, second alertLog
+		quotas := withQuotas(calls(100), quota.Quota{Name: "other"})
+		killed := startOn(t, store, quotas, withClock(clock), withAlerts(func(a quota.Alert) { first.note(a); <-dead }))
+		go func() { _ = killed.RecordUsage(ctx, "calls", quota.Requests(60)) }()
+		synctest.Wait()
+		heir := startOn(t, store, quotas, withClock(clock), withAlerts(second.note))
+		require.NoError(t, heir.RecordUsage(ctx, "other"))
+		require.NotEmpty(t, heir.Summary().Quotas) // it has seen that somebody is to deliver
+		require.NoError(t, heir.RecordUsage(ctx, "calls"))
+		clock.Advance(time.Minute)
+		require.NoError(t, heir.RecordUsage(ctx, "other"))
+		require.Equal(t, first.ids(), second.ids())
+		close(dead)
+		synctest.Wait()
+	})
+}
+
 func TestFlushIntervalNeedsAStateOfItsOwn(t *testing.T) {
 	_, err := openOn(newSharedStore(), withFlushInterval(time.Second))
 	require.ErrorIs(t, err, quota.ErrInvalidConfig)

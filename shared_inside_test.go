@@ -76,6 +76,29 @@ func users() Quota { return Quota{Name: "user:*", Limits: []Limit{{Max: 10}}} }
 
 func entriesOf(t *QuotaTracker) int { return len(t.entries.all()) }
 
+func TestAnAlertThatCrossesWhileCloseBeginsIsToldByTheNextTrackerAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hold := make(chan struct{})
+		store := &scriptedStore{}
+		limits := []Quota{{Name: "q", Limits: []Limit{{Max: 100}}}}
+		tracker := beginOn(t, store, limits...)
+		store.script = func(context.Context) error { <-hold; return nil }
+		go func() { _ = tracker.RecordUsage(t.Context(), "q", Requests(60)) }()
+		synctest.Wait()
+		go func() { _ = tracker.Close() }()
+		synctest.Wait()
+		close(hold)
+		synctest.Wait()
+
+		told := 0
+		next, err := New(t.Context(), Config{Persistence: store, Quotas: limits, OnAlert: func(Alert) { told++ }})
+		require.NoError(t, err)
+		require.NoError(t, next.RecordUsage(t.Context(), "q"))
+		require.Equal(t, 1, told)
+		require.NoError(t, next.Close())
+	})
+}
+
 func TestCloseSavesACallThatCameWhileItFlushed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &scriptedStore{}

@@ -129,6 +129,10 @@ func (c *call) mayBeReplayed() bool {
 func (b *updating) claim(book *Book, changed bool) {
 	t := b.shared.tracker
 	unsure := b.shared.unsure[book.name]
+	if t.done.Load() {
+		book.disclaim(t.writer, unsure) // nobody here will deliver them
+		return
+	}
 	if len(book.outbox) > 0 && (changed || len(unsure) > 0) && t.delivers() {
 		b.due = append(b.due, book.claimed(t.writer, unsure)...) // before it claims new ones
 		b.due = append(b.due, book.claim(t.writer, b.now)...)
@@ -200,6 +204,7 @@ func (s *shared) keep(calls []*call, number uint64, due []Alert, err error) {
 			s.unsure = make(map[string][]string)
 		}
 		s.unsure[alert.Quota] = insertNames(s.unsure[alert.Quota], []string{alert.ID})
+		s.doubtful.Store(true)
 	}
 	if number != 0 { // else the store was not asked, and there may be very many
 		for _, c := range s.kept {
