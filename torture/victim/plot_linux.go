@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"example.com/quota/torture/harness"
@@ -43,7 +44,8 @@ type pen struct {
 	random *rand.Rand
 	ledger *Ledger
 	steps  []Step
-	next   int // of the IDs
+	next   int    // of the IDs
+	kept   string // the ID of what stays open for the attack
 }
 
 func (p *pen) write(steps ...Step) {
@@ -77,7 +79,7 @@ func (p *pen) reserve(quotas ...string) string {
 // some writes n steps of any kind; what they use leaves room enough for the attack.
 func (p *pen) some(n int64) {
 	for range n {
-		open := p.ledger.OpenIDs()
+		open := slices.DeleteFunc(p.ledger.OpenIDs(), func(id string) bool { return id == p.kept })
 		switch kind := p.random.IntN(9); {
 		case kind < 3:
 			name := []string{"alpha", "beta", "user:ann"}[kind]

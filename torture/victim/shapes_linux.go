@@ -33,8 +33,7 @@ func shapes() []shape {
 	openAndRecord := func(p *pen) {
 		p.write(p.opening(0), Step{Do: Record, Quotas: []string{"beta"}, Requests: 1, Tokens: p.between(5, 50)})
 	}
-	settling := func(p *pen) { p.reserve("alpha", "beta") }
-	last := func(p *pen) string { return idOf(p.next - 1) }
+	settling := func(p *pen) { p.kept = p.reserve("alpha", "beta") }
 	return []shape{
 		{name: "new", fresh: true, attack: openAndRecord},
 		{name: "restart", attack: open},
@@ -42,12 +41,12 @@ func shapes() []shape {
 		{name: "reserve", setup: nothing, attack: func(p *pen) { p.reserve("alpha") }},
 		{name: "reserve-all", setup: nothing, attack: func(p *pen) { p.reserve("alpha", "beta") }},
 		{name: "commit", setup: settling, attack: func(p *pen) {
-			p.write(Step{Do: Commit, ID: last(p), Requests: p.between(1, 9), Tokens: p.between(1, 300)})
+			p.write(Step{Do: Commit, ID: p.kept, Requests: p.between(1, 9), Tokens: p.between(1, 300)})
 		}},
 		{name: "commit-found", before: settling, setup: nothing, attack: func(p *pen) {
-			p.write(Step{Do: Commit, ID: last(p), Requests: p.between(1, 9), Tokens: p.between(1, 300)})
+			p.write(Step{Do: Commit, ID: p.kept, Requests: p.between(1, 9), Tokens: p.between(1, 300)})
 		}},
-		{name: "release", setup: settling, attack: func(p *pen) { p.write(Step{Do: Release, ID: last(p)}) }},
+		{name: "release", setup: settling, attack: func(p *pen) { p.write(Step{Do: Release, ID: p.kept}) }},
 		{name: "record", setup: nothing, attack: func(p *pen) {
 			p.write(Step{Do: Record, Quotas: []string{"alpha"}, Requests: p.between(1, 9), Tokens: p.between(1, 300)})
 		}},
@@ -62,7 +61,7 @@ func shapes() []shape {
 			p.write(Step{Do: Record, Quotas: []string{"alpha"}, Requests: 2, Tokens: 70},
 				Step{Do: GiveBack, Quotas: []string{"alpha"}, Requests: 3, Tokens: 50})
 		}},
-		{name: "extend", setup: settling, attack: func(p *pen) { p.write(Step{Do: Extend, ID: last(p), For: 10 * time.Hour}) }},
+		{name: "extend", setup: settling, attack: func(p *pen) { p.write(Step{Do: Extend, ID: p.kept, For: 10 * time.Hour}) }},
 		{name: "observe", setup: nothing, attack: one(Step{Do: Observe, Quotas: []string{"beta"}, Tokens: 1200, For: 3 * time.Hour})},
 		{name: "set-quotas", setup: func(p *pen) {
 			p.write(Step{Do: Record, Quotas: []string{"alpha"}, Requests: 20})
