@@ -205,7 +205,9 @@ func TestTheSameRefusalIsTheSameErrorUntilItSaysSomethingElse(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: 10, Window: Every(time.Hour)}, Limit{Unit: UnitTokens, Max: 10, Window: Lifetime()})
 	l.book.use(amounting(Requests(10), Tokens(4)), l.at)
-	refuse := func(list ...Amount) *ExceededError { return l.book.refusal(l.book.judge(amounting(list...), l.at), l.at) }
+	refuse := func(list ...Amount) *ExceededError {
+		return l.book.refusal(l.book.judge(amounting(list...), l.at), l.at)
+	}
 	var before *ExceededError
 	differs := func(what string, list ...Amount) {
 		e := refuse(list...)

@@ -39,7 +39,8 @@ var (
 	// ErrNotSaved says that the state could not be made durable. A Reserve that returns it holds nothing.
 	ErrNotSaved = errors.New("quota: not saved")
 	// ErrPending says, beside ErrNotSaved or the context's error, that the call has taken effect in memory, counts in
-	// every decision and goes out with the next save that succeeds: do not repeat it.
+	// every decision and goes out with the next save that succeeds: do not repeat it. Until then it is kept in this
+	// process, on a shared state call by call: some hundred bytes each, for as long as the store is out of reach.
 	ErrPending = errors.New("quota: taken into account but not yet saved, do not repeat it")
 	// ErrConflict says that somebody else has saved since the state was loaded.
 	ErrConflict = errors.New("quota: state was changed by another writer, load it again")

@@ -18,6 +18,7 @@ func (s *shared) freshen(e *entry) {
 		return
 	}
 	books, token, err := t.file.peek([]string{e.name})
+	s.tell()
 	if err != nil {
 		return // the next update reports what is wrong
 	}
@@ -54,6 +55,7 @@ func (s *shared) freshenAll() {
 	}
 	installed := s.installed.Load()
 	books, _, err := s.tracker.file.peek(nil)
+	s.tell()
 	if err != nil {
 		return
 	}

@@ -71,6 +71,7 @@ type JSONFile struct {
 	report   string
 	now      func() time.Time
 	logger   *slog.Logger
+	later    func(log func()) // takes what is to be logged where nothing waits for it; nil: it is logged at once
 }
 
 var (
@@ -332,7 +333,7 @@ func (f *JSONFile) recovered() string {
 func (f *JSONFile) tell(format string, args ...any) {
 	text := printable(fmt.Sprintf(format, args...))
 	f.mu.Lock()
-	logger := f.logger
+	logger, later := f.logger, f.later
 	if len(f.report) < maxReport {
 		if f.report != "" {
 			f.report += "; "
@@ -340,7 +341,20 @@ func (f *JSONFile) tell(format string, args ...any) {
 		f.report += text
 	}
 	f.mu.Unlock()
-	logger.Error("quota: the saved state had to be recovered", "what", text)
+	log := func() { logger.Error("quota: the saved state had to be recovered", "what", text) }
+	if later == nil {
+		log()
+		return
+	}
+	later(log)
+}
+
+// logLater makes later take what is to be logged: a save is at work when something has to be recovered, and a handler of
+// the log may call the tracker that waits for it.
+func (f *JSONFile) logLater(later func(log func())) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.later = later
 }
 
 const maxReport = 4 << 10

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"os"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -258,4 +259,29 @@ func TestALogHandlerMayCallTheTrackerDuringAnOutage(t *testing.T) {
 		status, _ := startOn(t, store.copied(), withQuotas(quota.Quota{Name: "errors"})).Status("errors")
 		require.EqualValues(t, 2, status.Today.Calls)
 	})
+}
+
+func TestALogHandlerMayCallTheTrackerWhenAStateIsRecovered(t *testing.T) {
+	ctx, path := t.Context(), newStatePath(t)
+	var tracker *quota.QuotaTracker
+	var lines []string
+	logger := slog.New(logFunc(func(r slog.Record) {
+		lines = append(lines, r.Message)
+		require.NoError(t, tracker.RecordUsage(ctx, "errors"))
+		require.True(t, tracker.CanUse("errors"))
+	}))
+	for name, call := range map[string]func(){
+		"a save": func() { require.NoError(t, tracker.RecordUsage(ctx, "calls")) },
+		"a look": func() { tracker.CanUse("calls") },
+	} {
+		lines = nil
+		tracker = startOn(t, quota.NewJSONFile(path), withQuotas(calls(100), quota.Quota{Name: "errors"}),
+			func(cfg *quota.Config) { cfg.Logger = logger })
+		require.NoError(t, tracker.RecordUsage(ctx, "calls"), name)
+		require.NoError(t, os.WriteFile(path, []byte("damaged"), 0o600))
+		call()
+		require.NoError(t, tracker.RecordUsage(ctx, "calls"), name)
+		require.NotEmpty(t, lines, name)
+		require.NoError(t, tracker.Close())
+	}
 }

@@ -74,6 +74,9 @@ func (s *shared) start(t *QuotaTracker, store SharedPersistence) {
 	s.refusals = make(refusals)
 	t.waiters.atOnce = shareASave
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if t.file != nil {
+		t.file.logLater(s.note)
+	}
 }
 
 func (s *shared) active() bool { return s.store != nil }
@@ -351,8 +354,14 @@ func (o *flushing) apply([]page, int64) {}
 // note keeps something to be logged.
 func (s *shared) note(log func()) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.notes = append(s.notes, log)
+	closed := s.closed && !s.running
+	if !closed {
+		s.notes = append(s.notes, log)
+	}
+	s.mu.Unlock()
+	if closed {
+		log()
+	}
 }
 
 // tell logs what has been noted: where no lock is held and no update waits, for a handler may call the tracker. One does
