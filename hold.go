@@ -77,9 +77,6 @@ func (h *hold) original() *amounts {
 	return &h.amounts
 }
 
-// is reports whether a handle's hold is still open, and not another one in the same place.
-func (h *hold) is(key holdKey) bool { return h != nil && h.slot > 0 && h.key == key }
-
 // holds are the open holds of one quota, found by ID, by age and by expiry, and by key where somebody asks; and those that
 // have expired and may still be corrected.
 type holds struct {

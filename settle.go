@@ -5,7 +5,7 @@ import "strings"
 // A settlement is a call that ends one hold, or puts its end off.
 type settlement struct {
 	key     holdKey
-	hold    *hold   // where the handle has it; nil: it is looked for by its key
+	hold    *hold   // that the handle was made for; nil: it is looked for by its key
 	id      string  // the caller's; "": made up
 	home    string  // canonical name of the first quota, part of the text of an ID that was made up
 	several bool    // it holds more than one
@@ -49,18 +49,24 @@ func (h *hold) complete(actual, estimated *amounts) {
 
 // find returns the open hold that a settlement is of, nil when it is not open any more.
 func (b *Book) find(s *settlement) *hold {
-	if s.hold.is(s.key) {
+	if s.hold == nil {
+		return b.holds.find(s.key)
+	}
+	if s.hold.slot > 0 && s.hold.key == s.key { // else it has ended, and may be another's by now
 		return s.hold
 	}
-	return b.holds.find(s.key)
+	return nil
 }
 
 // findLate is find among those that have expired and may still be corrected.
 func (b *Book) findLate(s *settlement) *hold {
-	if s.hold != nil && s.hold.key == s.key && s.hold.late {
+	if s.hold == nil {
+		return b.holds.findLate(s.key)
+	}
+	if s.hold.late && s.hold.key == s.key {
 		return s.hold
 	}
-	return b.holds.findLate(s.key)
+	return nil
 }
 
 // commit settles a hold with what was used. It reports whether the reservation had been settled before; nothing has
