@@ -21,7 +21,7 @@ type Config struct {
 	Persistence Persistence
 	// Quotas are what there is to keep to. Nil: DefaultQuotas().
 	Quotas []Quota
-	// Clock tells the time. Nil: the system clock.
+	// Clock tells the time. Nil: the system clock; that it has been set is noticed within a millisecond.
 	Clock Clock
 	// OnAlert is called once per threshold crossed, after the crossing has been saved and before the call that crossed
 	// returns, outside every lock, one at a time and in order. When another call is delivering already, it delivers this
