@@ -127,6 +127,51 @@ func TestTokensCountInputAndOutput(t *testing.T) {
 	}
 }
 
+func TestWhatIsTakenOverAddsUpAsWhatIsNamed(t *testing.T) {
+	t.Parallel()
+	from := amounting(Requests(1), InputTokens(2), OutputTokens(3), USD(4))
+	var m amounts
+	m.take(from, 1<<atRequests|1<<atUSD)
+	_, named := m.of(atTokens, UnitTokens)
+	require.False(t, named, "no part of the tokens has been taken")
+	m.take(from, 1<<atOutput)
+	n, named := m.of(atTokens, UnitTokens)
+	require.True(t, named)
+	require.Equal(t, int64(3), n)
+	m.take(amounting(Tokens(9)), 1<<atTokens)
+	n, _ = m.of(atTokens, UnitTokens)
+	require.Equal(t, int64(9), n, "what is named comes before its parts")
+}
+
+func TestACopyOfAmountsSharesNothingThatIsChanged(t *testing.T) {
+	t.Parallel()
+	first := amounting(Amount{"images", 1}, Amount{"pages", 2})
+	second := *first
+	second.set(elsewhere, "images", 5)
+	second.set(elsewhere, "songs", 6)
+	require.Equal(t, []Amount{{"images", 1}, {"pages", 2}}, first.list())
+	require.Equal(t, []Amount{{"images", 5}, {"pages", 2}, {"songs", 6}}, second.list())
+	_, named := first.exactly(elsewhere, "songs")
+	require.False(t, named)
+	for range second.each {
+		break // wherever it stops
+	}
+	seen := 0
+	for one := range second.each {
+		if seen++; one.unit == "images" {
+			break
+		}
+	}
+	require.Equal(t, 1, seen)
+	require.True(t, first.same(amounting(Amount{"images", 1}, Amount{"pages", 2})))
+	for _, other := range []*amounts{
+		amounting(Amount{"images", 1}), amounting(Amount{"images", 1}, Amount{"pages", 3}),
+		amounting(Requests(0), Amount{"images", 1}, Amount{"pages", 2}), amounting(Requests(3), Amount{"images", 1}, Amount{"pages", 2}),
+	} {
+		require.False(t, first.same(other))
+	}
+}
+
 func TestSaturatingAddStopsAtWhatCanBeCounted(t *testing.T) {
 	t.Parallel()
 	require.Equal(t, int64(3), saturatingAdd(1, 2))

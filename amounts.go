@@ -86,8 +86,9 @@ func (m *amounts) gather(list []Amount) error {
 		if before > math.MaxInt64-n {
 			return fmt.Errorf("%w: the %s named add up to more than can be counted", ErrInvalidAmount, printable(string(unit)))
 		}
-		m.set(at, unit, before+n)
+		m.put(at, unit, before+n)
 	}
+	m.addUp()
 	if m.named&parts == 0 {
 		return nil
 	}
@@ -133,17 +134,10 @@ func (m *amounts) of(at place, unit Unit) (n int64, named bool) {
 	return m.known[at], m.sums&(1<<at) != 0
 }
 
-// split reports whether tokens are named by their parts alone.
-func (m *amounts) split() bool { return m.named != m.sums }
-
 // addUp adds up tokens whose parts alone are named.
 func (m *amounts) addUp() {
 	m.sums = m.named
-	if m.named&anyTokens&^parts != 0 {
-		return
-	}
-	m.known[atTokens] = 0
-	if m.named&parts != 0 {
+	if m.named&parts != 0 && !m.has(atTokens) {
 		m.known[atTokens] = saturatingAdd(m.known[atInput], m.known[atOutput])
 		m.sums |= 1 << atTokens
 	}
@@ -151,12 +145,15 @@ func (m *amounts) addUp() {
 
 // set names so much of a unit, in place of what was named of it.
 func (m *amounts) set(at place, unit Unit, n int64) {
+	m.put(at, unit, n)
+	m.addUp()
+}
+
+// put is set before everything is added up.
+func (m *amounts) put(at place, unit Unit, n int64) {
 	if at != elsewhere {
 		m.known[at] = n
 		m.named |= 1 << at
-		if m.sums |= 1 << at; m.named&parts != 0 {
-			m.addUp()
-		}
 		return
 	}
 	m.other = slices.Clone(m.other)
@@ -202,7 +199,7 @@ func (m *amounts) each(visit func(part) bool) {
 
 // list returns them in the form that leaves the library.
 func (m *amounts) list() []Amount {
-	list := make([]Amount, 0, places+len(m.other))
+	list := make([]Amount, 0, places)
 	for one := range m.each {
 		list = append(list, Amount{one.unit, one.n})
 	}
