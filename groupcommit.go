@@ -5,15 +5,24 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 // rally lets callers that have just been woken add their next calls to the save that is about to start: without it
-// every second save would find half of them. size tells how many there are; it waits for as long as they still come.
-func rally(size func() int) {
-	const quiet = 128 // rounds without a newcomer: together a small part of what a save takes
-	for before, same := -1, 0; same < quiet; same++ {
-		if now := size(); now != before {
+// every second save would find half of them. come tells how many there are. It waits until there are as many as expected,
+// or for as long as they still come; expected 0: nobody knows.
+func rally(come *atomic.Int64, expected int) {
+	// Rounds without a newcomer, together a small part of what a save takes. Of many somebody is on another processor,
+	// which may have been asleep while they all waited.
+	quiet := 128 + 8*min(expected, 128)
+	before := -1
+	for same := 0; same < quiet; same++ {
+		now := int(come.Load())
+		if expected > 0 && now >= expected {
+			return
+		}
+		if now != before {
 			before, same = now, 0
 		}
 		runtime.Gosched()
@@ -42,7 +51,8 @@ type saver struct {
 	closed   bool // Close is at work: no timer is set any more
 	over     bool // the last save has been made: nothing is taken on any more
 
-	state *State // what the last save was given; touched by the running save alone
+	come  atomic.Int64 // upcoming's callers, to look at without the lock
+	state *State       // what the last save was given; touched by the running save alone
 }
 
 // A saveBatch is one save and those who wait for it.
@@ -124,6 +134,7 @@ func (s *saver) begin() *saveBatch {
 		s.upcoming = &saveBatch{done: make(chan struct{})}
 	}
 	s.upcoming.callers++
+	s.come.Store(int64(s.upcoming.callers))
 	if !s.running {
 		s.running, s.idle = true, make(chan struct{})
 		go s.run()
@@ -203,16 +214,10 @@ func (s *saver) leave(batch *saveBatch) {
 
 // run saves batch after batch until there is none.
 func (s *saver) run() {
-	for {
-		rally(func() int {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.upcoming == nil {
-				return 0
-			}
-			return s.upcoming.callers
-		})
+	for expected := 0; ; {
+		rally(&s.come, expected)
 		s.mu.Lock()
+		s.come.Store(0)
 		batch, dirty, dropped := s.upcoming, s.dirty, s.dropped
 		if batch == nil {
 			s.running, s.over = false, s.closed
@@ -237,8 +242,12 @@ func (s *saver) run() {
 			s.retry()
 		}
 		left := batch.left
+		expected = batch.callers + int(s.come.Load())
 		close(batch.done)
 		s.mu.Unlock()
+		if s.tracker.file != nil {
+			s.tracker.file.free()
+		}
 		if left {
 			s.tracker.deliverSoon()
 		}

@@ -42,6 +42,9 @@ type shared struct {
 	failedAt int64
 	loggedAt int64
 
+	expected  int           // how many calls may come before the next update begins, see rally
+	come      atomic.Int64  // len(queue), to look at without the lock
+	noted     atomic.Bool   // there are notes, to look at without the lock
 	keeping   atomic.Int64  // len(kept), or 1 more
 	installed atomic.Uint64 // how many updates have succeeded
 	ahead     atomic.Int64  // by how much the store's clock is ahead of the tracker's
@@ -144,6 +147,7 @@ func (s *shared) left(ctx context.Context, op operation) error {
 // enqueue adds a call. s is locked.
 func (s *shared) enqueue(c *call) {
 	s.queue = append(s.queue, c)
+	s.come.Store(int64(len(s.queue)))
 	if !s.running {
 		s.running, s.idle = true, make(chan struct{})
 		go s.run()
@@ -153,14 +157,11 @@ func (s *shared) enqueue(c *call) {
 // run updates batch after batch until there is none.
 func (s *shared) run() {
 	for {
-		rally(func() int {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return len(s.queue)
-		})
+		rally(&s.come, s.expected)
 		s.mu.Lock()
 		calls := s.queue
-		s.queue = nil
+		s.queue, s.expected = nil, 0
+		s.come.Store(0)
 		if len(calls) == 0 {
 			s.running = false
 			close(s.idle)
@@ -169,6 +170,9 @@ func (s *shared) run() {
 		}
 		s.mu.Unlock()
 		s.batch(calls)
+		if s.tracker.file != nil {
+			s.tracker.file.free()
+		}
 	}
 }
 
@@ -306,8 +310,14 @@ func inLine(calls []*call) {
 func (s *shared) finish(calls []*call, saved bool) (left bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.expected == 0 {
+		s.expected = len(s.queue)
+	}
 	for _, c := range calls {
 		c.finished = true
+		if !c.abandoned {
+			s.expected++
+		}
 		if op, ok := c.op.(*acquisition); ok {
 			op.letNext()
 		}
@@ -351,11 +361,15 @@ func (s *shared) note(log func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.notes = append(s.notes, log)
+	s.noted.Store(true)
 }
 
 // tell logs what has been noted: where no lock is held and no update waits, for a handler may call the tracker. One does
 // it for all; what a handler causes comes after it.
 func (s *shared) tell() {
+	if !s.noted.Load() {
+		return
+	}
 	for mine := false; ; mine = true {
 		log := s.nextNote(mine)
 		if log == nil {
@@ -372,6 +386,7 @@ func (s *shared) nextNote(mine bool) func() {
 		return nil
 	}
 	if s.noting = len(s.notes) > 0; !s.noting {
+		s.noted.Store(false)
 		return nil
 	}
 	log := s.notes[0]
