@@ -2,32 +2,10 @@ package quota
 
 import (
 	"context"
-	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 )
-
-// rally lets callers that have just been woken add their next calls to the save that is about to start: without it
-// every second save would find half of them. come tells how many there are. It waits until there are as many as expected,
-// or for as long as they still come; expected 0: nobody knows.
-func rally(come *atomic.Int64, expected int) {
-	// Rounds without a newcomer, together a small part of what a save takes. Of many somebody is on another processor,
-	// which may have been asleep while they all waited.
-	quiet := 128 + 8*min(expected, 128)
-	before := -1
-	for same := 0; same < quiet; same++ {
-		now := int(come.Load())
-		if expected > 0 && now >= expected {
-			return
-		}
-		if now != before {
-			before, same = now, 0
-		}
-		runtime.Gosched()
-	}
-}
 
 // A saver makes the changes of one tracker durable in a Persistence that is its alone. The tracker's memory is the
 // state: whatever could not be saved stays in it and goes out with the next save. Changes that come while a save runs
@@ -51,8 +29,8 @@ type saver struct {
 	closed   bool // Close is at work: no timer is set any more
 	over     bool // the last save has been made: nothing is taken on any more
 
-	come  atomic.Int64 // upcoming's callers, to look at without the lock
-	state *State       // what the last save was given; touched by the running save alone
+	rally rally  // of upcoming's callers
+	state *State // what the last save was given; touched by the running save alone
 }
 
 // A saveBatch is one save and those who wait for it.
@@ -134,7 +112,7 @@ func (s *saver) begin() *saveBatch {
 		s.upcoming = &saveBatch{done: make(chan struct{})}
 	}
 	s.upcoming.callers++
-	s.come.Store(int64(s.upcoming.callers))
+	s.rally.come.Store(int64(s.upcoming.callers))
 	if !s.running {
 		s.running, s.idle = true, make(chan struct{})
 		go s.run()
@@ -214,10 +192,10 @@ func (s *saver) leave(batch *saveBatch) {
 
 // run saves batch after batch until there is none.
 func (s *saver) run() {
-	for expected := 0; ; {
-		rally(&s.come, expected)
+	for s.rally.expected = 0; ; {
+		s.rally.wait()
 		s.mu.Lock()
-		s.come.Store(0)
+		s.rally.come.Store(0)
 		batch, dirty, dropped := s.upcoming, s.dirty, s.dropped
 		if batch == nil {
 			s.running, s.over = false, s.closed
@@ -229,6 +207,7 @@ func (s *saver) run() {
 		s.current = batch
 		alerts := s.tracker.alerts.saving()
 		s.mu.Unlock()
+		begun := time.Now()
 		if len(dirty)+len(dropped) > 0 { // else the save before has saved it
 			batch.err = s.save(dirty, dropped)
 		}
@@ -242,7 +221,7 @@ func (s *saver) run() {
 			s.retry()
 		}
 		left := batch.left
-		expected = batch.callers + int(s.come.Load())
+		s.rally.expected, s.rally.took = batch.callers+int(s.rally.come.Load()), time.Since(begun)
 		close(batch.done)
 		s.mu.Unlock()
 		if s.tracker.file != nil {

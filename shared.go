@@ -35,6 +35,7 @@ type shared struct {
 	lookedAt   int64 // when all books were last asked for
 
 	// Touched by the running update alone.
+	rally    rally               // of the queue; who joins that counts in come
 	kept     []*call             // usage not saved yet, in order
 	number   uint64              // of the last batch
 	unsure   map[string][]string // by quota: IDs of alerts that updates whose outcome is not known have claimed
@@ -42,8 +43,6 @@ type shared struct {
 	failedAt int64
 	loggedAt int64
 
-	expected  int           // how many calls may come before the next update begins, see rally
-	come      atomic.Int64  // len(queue), to look at without the lock
 	noted     atomic.Bool   // there are notes, to look at without the lock
 	keeping   atomic.Int64  // len(kept), or 1 more
 	installed atomic.Uint64 // how many updates have succeeded
@@ -147,7 +146,7 @@ func (s *shared) left(ctx context.Context, op operation) error {
 // enqueue adds a call. s is locked.
 func (s *shared) enqueue(c *call) {
 	s.queue = append(s.queue, c)
-	s.come.Store(int64(len(s.queue)))
+	s.rally.come.Store(int64(len(s.queue)))
 	if !s.running {
 		s.running, s.idle = true, make(chan struct{})
 		go s.run()
@@ -157,11 +156,11 @@ func (s *shared) enqueue(c *call) {
 // run updates batch after batch until there is none.
 func (s *shared) run() {
 	for {
-		rally(&s.come, s.expected)
+		s.rally.wait()
 		s.mu.Lock()
 		calls := s.queue
-		s.queue, s.expected = nil, 0
-		s.come.Store(0)
+		s.queue, s.rally.expected = nil, 0
+		s.rally.come.Store(0)
 		if len(calls) == 0 {
 			s.running = false
 			close(s.idle)
@@ -169,7 +168,9 @@ func (s *shared) run() {
 			return
 		}
 		s.mu.Unlock()
+		begun := time.Now()
 		s.batch(calls)
+		s.rally.took = time.Since(begun)
 		if s.tracker.file != nil {
 			s.tracker.file.free()
 		}
@@ -225,7 +226,11 @@ func (s *shared) update(calls []*call) error {
 	inLine(b.calls)
 	b.names = s.tracker.undelivered.due(now)
 	for _, c := range b.calls {
-		b.names = append(b.names, c.op.quotas()...)
+		for _, name := range c.op.quotas() {
+			if last := len(b.names) - 1; last < 0 || b.names[last] != name { // most batches are of few quotas
+				b.names = append(b.names, name)
+			}
+		}
 	}
 	for name := range s.unsure {
 		b.names = append(b.names, name)
@@ -310,13 +315,13 @@ func inLine(calls []*call) {
 func (s *shared) finish(calls []*call, saved bool) (left bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.expected == 0 {
-		s.expected = len(s.queue)
+	if s.rally.expected == 0 {
+		s.rally.expected = len(s.queue)
 	}
 	for _, c := range calls {
 		c.finished = true
 		if !c.abandoned {
-			s.expected++
+			s.rally.expected++
 		}
 		if op, ok := c.op.(*acquisition); ok {
 			op.letNext()
