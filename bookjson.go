@@ -232,8 +232,10 @@ func byUnit(x, y Amount) int {
 }
 
 // MarshalJSON returns the book in its stable form.
-func (b *Book) MarshalJSON() ([]byte, error) {
-	form := bookJSON{
+func (b *Book) MarshalJSON() ([]byte, error) { return b.form().appendTo(nil, false) }
+
+func (b *Book) form() *bookJSON {
+	form := &bookJSON{
 		Clock: moment(b.clock), Finished: b.finished, ClosedUntil: moment(b.closed), Tally: tallyJSON{b.tally.granted, b.tally.settled, b.tally.expired},
 	}
 	if len(b.accounts) > 0 {
@@ -263,7 +265,7 @@ func (b *Book) MarshalJSON() ([]byte, error) {
 	for _, one := range b.batches {
 		form.Batches = append(form.Batches, batchJSON{number(one.writer), one.number, moment(one.at)})
 	}
-	return json.Marshal(form)
+	return form
 }
 
 func (a *account) form() accountJSON {

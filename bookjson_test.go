@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"reflect"
@@ -79,6 +80,36 @@ func TestABookSurvivesJSONByteForByte(t *testing.T) {
 	var back Book
 	require.NoError(t, json.Unmarshal(text, &back))
 	require.Equal(t, fresh.imported, back.imported)
+}
+
+func TestABookIsWrittenAsItsFormSays(t *testing.T) {
+	l := fullLedger(t)
+	l.book.imported = &imported{1, 2, 3}
+	l.book.holds.byID["mine"].released = true
+	for _, name := range []string{"plain", `a "quoted" \ <b> & ü \u2028 name`, "", "\x7f\xff"} {
+		l.book.today.alerts = append(l.book.today.alerts, name)
+		for _, b := range []*Book{{}, l.book} {
+			want, err := json.Marshal(b.form())
+			require.NoError(t, err)
+			text, err := b.form().appendTo(nil, false)
+			require.NoError(t, err)
+			requireSame(t, string(want), string(text))
+			lines, err := b.form().appendTo([]byte("before: "), true)
+			require.NoError(t, err)
+			var compact bytes.Buffer
+			require.NoError(t, json.Compact(&compact, bytes.TrimPrefix(lines, []byte("before: "))))
+			requireSame(t, string(want), compact.String())
+		}
+	}
+	for _, damage := range []func(b *Book){
+		func(b *Book) { b.accounts[0].window = Window{kind: kindEvery, length: -1} },
+		func(b *Book) { b.outbox[0].alert.At = time.Date(10001, 1, 1, 0, 0, 0, 0, time.UTC) },
+	} {
+		b := fullLedger(t).book
+		damage(b)
+		_, err := b.form().appendTo(nil, true)
+		require.Error(t, err)
+	}
 }
 
 // derived are the fields that a book works out again when it has been read. All others must be saved.

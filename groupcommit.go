@@ -2,23 +2,10 @@ package quota
 
 import (
 	"context"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
 )
-
-// rally lets callers that have just been woken add their next calls to the save that is about to start: without it
-// every second save would find half of them. size tells how many there are; it waits for as long as they still come.
-func rally(size func() int) {
-	const quiet = 128 // rounds without a newcomer: together a small part of what a save takes
-	for before, same := -1, 0; same < quiet; same++ {
-		if now := size(); now != before {
-			before, same = now, 0
-		}
-		runtime.Gosched()
-	}
-}
 
 // A saver makes the changes of one tracker durable in a Persistence that is its alone. The tracker's memory is the
 // state: whatever could not be saved stays in it and goes out with the next save. Changes that come while a save runs
@@ -46,6 +33,7 @@ type saver struct {
 	closed   bool // Close is at work: no timer is set any more
 	over     bool // the last save has been made: nothing is taken on any more
 
+	rally rally  // of upcoming's callers
 	state *State // what the last save was given; touched by the running save alone
 }
 
@@ -135,6 +123,7 @@ func (s *saver) begin() *saveBatch {
 		s.upcoming = &saveBatch{done: make(chan struct{})}
 	}
 	s.upcoming.callers++
+	s.rally.come.Store(int64(s.upcoming.callers))
 	if !s.running {
 		s.running, s.idle = true, make(chan struct{})
 		go s.run()
@@ -214,17 +203,11 @@ func (s *saver) leave(batch *saveBatch) {
 
 // run saves batch after batch until there is none.
 func (s *saver) run() {
-	for {
-		rally(func() int {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.upcoming == nil {
-				return 0
-			}
-			return s.upcoming.callers
-		})
+	for s.rally.expected = 0; ; {
+		s.rally.wait()
 		s.whole.Lock()
 		s.mu.Lock()
+		s.rally.come.Store(0)
 		batch, dirty, dropped := s.upcoming, s.dirty, s.dropped
 		if batch == nil {
 			s.running, s.over = false, s.closed
@@ -239,6 +222,7 @@ func (s *saver) run() {
 		s.mu.Unlock()
 		finished := s.copy(dirty, dropped)
 		s.whole.Unlock()
+		begun := time.Now()
 		if len(dirty)+len(dropped) > 0 { // else the save before has saved it
 			batch.err = s.save(dirty, finished)
 		}
@@ -252,8 +236,12 @@ func (s *saver) run() {
 			s.retry()
 		}
 		left := batch.left
+		s.rally.expected, s.rally.took = batch.callers+int(s.rally.come.Load()), time.Since(begun)
 		close(batch.done)
 		s.mu.Unlock()
+		if s.tracker.file != nil {
+			s.tracker.file.free()
+		}
 		if left {
 			s.tracker.deliverSoon()
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -57,6 +58,8 @@ type JSONFile struct {
 	unsettled     bool        // what stands in the file may not be durable: publish a generation even without a change
 	pastUnsettled bool        // the same of the history file
 	backup        os.FileInfo // the .bak that is known not to be of a newer version
+
+	displaced atomic.Pointer[os.File] // the generation that a save has displaced, see free
 
 	mu       sync.RWMutex // guards what follows; not held while anything is written or synced
 	strict   bool

@@ -45,13 +45,15 @@ func encodeBook(name string, book *Book) (savedBook, error) {
 	if err != nil {
 		return savedBook{}, err
 	}
-	body, err := json.MarshalIndent(book, "    ", "  ")
+	body, err := book.form().appendTo(make([]byte, 0, commonBook), true)
 	if err != nil {
 		return savedBook{}, err
 	}
 	book.changed = false
-	return savedBook{book, key, body}, nil
+	return savedBook{book, key, slices.Clone(body)}, nil
 }
+
+const commonBook = 2 << 10 // bytes: most books take less
 
 // encodeMissing encodes the books that came from another form.
 func (s *snapshot) encodeMissing() error {

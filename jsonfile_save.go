@@ -73,6 +73,9 @@ func (f *JSONFile) cycle(ctx context.Context, do func(*cycle) error) error {
 	defer func() { <-f.turn }()
 	f.retain()
 	defer f.letGo()
+	if !f.running() {
+		defer f.free()
+	}
 
 	if err := f.openDir(target); err != nil {
 		return err
@@ -113,11 +116,16 @@ func (f *JSONFile) letGo() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.users--; f.users == 0 {
+		f.free()
 		closeFile(f.dir)
 		closeFile(f.sign)
 		f.dir, f.sign = nil, nil
 	}
 }
+
+// free gives up the generation that the last save has displaced. Whoever holds it open does it, not the save: to free what
+// a file occupies takes the file system a while, for which nobody who waits for the save has to wait.
+func (f *JSONFile) free() { closeFile(f.displaced.Swap(nil)) }
 
 func closeFile(file *os.File) {
 	if file != nil {
@@ -419,12 +427,17 @@ func (c *cycle) keepBackup(base *snapshot) error {
 		return nil // nothing stands in the state's place, or nothing that should
 	}
 	f, path := c.f, c.target+backupSuffix
+	var displaced *os.File
+	defer func() { closeFile(displaced) }()
 	if info, err := os.Lstat(path); err == nil {
 		if os.SameFile(info, base.info) {
 			return nil
 		}
 		if !sameFile(info, f.backup) && isNewer(path) {
 			return fmt.Errorf("%w: %s", ErrNewerState, path)
+		}
+		if removesOpenFiles && info.Mode().IsRegular() {
+			displaced, _ = os.Open(path) // if it cannot be opened, the rename frees it
 		}
 	}
 	temp := backupTemp(c.target)
@@ -446,5 +459,6 @@ func (c *cycle) keepBackup(base *snapshot) error {
 		return fileError("rename a temporary file to", path, err)
 	}
 	f.backup = base.info
+	displaced = f.displaced.Swap(displaced)
 	return nil
 }

@@ -2,12 +2,14 @@ package quota
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -53,6 +55,45 @@ func TestALockThatIsNotGivenUpAtOnceIsTriedAgain(t *testing.T) {
 	lock = &lockedTight{refusals: 100}
 	unlock(lock)
 	require.Equal(t, 3, lock.tries)
+}
+
+func TestWhatASaveDisplacesIsFreedOnceTheCallersKnow(t *testing.T) {
+	if !removesOpenFiles {
+		t.Skip("here an open file cannot be displaced")
+	}
+	path := statePath(t)
+	f := opened(t, path)
+	mustSet(t, f, "a", 1)
+	mustSet(t, f, "a", 2)
+	before := contents(t, path+backupSuffix)
+	mustSet(t, f, "a", 3)
+	displaced := f.displaced.Load()
+	require.NotNil(t, displaced, "a tracker frees it when it has told its callers")
+	text, err := io.ReadAll(displaced)
+	require.NoError(t, err)
+	require.Equal(t, before, text)
+	mustSet(t, f, "a", 4)
+	require.ErrorIs(t, displaced.Close(), os.ErrClosed, "the next save frees it at the latest")
+	displaced = f.displaced.Load()
+	f.free()
+	require.ErrorIs(t, displaced.Close(), os.ErrClosed)
+	require.Nil(t, f.displaced.Load())
+
+	alone := NewJSONFile(path)
+	mustSet(t, alone, "a", 5)
+	require.Nil(t, alone.displaced.Load(), "there is nobody to free it later")
+
+	for _, interval := range []time.Duration{0, time.Hour} {
+		store := NewJSONFile(statePath(t))
+		tracker, err := New(t.Context(), Config{Persistence: store, FlushInterval: interval, Quotas: []Quota{{Name: "q"}}})
+		require.NoError(t, err)
+		for range 3 {
+			require.NoError(t, tracker.RecordUsage(t.Context(), "q"))
+			require.NoError(t, tracker.Flush(t.Context()))
+		}
+		require.Eventually(t, func() bool { return store.displaced.Load() == nil }, 10*time.Second, time.Millisecond)
+		require.NoError(t, tracker.Close())
+	}
 }
 
 func TestABackupThatCannotBeReplacedSaysWhy(t *testing.T) {

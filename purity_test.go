@@ -17,7 +17,7 @@ import (
 var (
 	coreFiles = []string{
 		"amounts.go", "window.go", "account.go", "hold.go", "book.go", "day.go", "admission.go", "settle.go", "outbox.go", "rules.go",
-		"verify.go", "bookjson.go", "bookread.go",
+		"verify.go", "bookjson.go", "bookread.go", "bookwrite.go",
 	}
 	coreImports = []string{
 		"bytes", "cmp", "container/heap", "encoding/json", "errors", "fmt", "maps", "math", "math/bits", "slices", "strconv",

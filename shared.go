@@ -35,6 +35,7 @@ type shared struct {
 	lookedAt   int64 // when all books were last asked for
 
 	// Touched by the running update alone.
+	rally    rally               // of the queue; who joins that counts in come
 	kept     []*call             // usage not saved yet, in order
 	number   uint64              // of the last batch
 	unsure   map[string][]string // by quota: IDs of alerts that updates whose outcome is not known have claimed
@@ -42,6 +43,7 @@ type shared struct {
 	failedAt int64
 	loggedAt int64
 
+	noted     atomic.Bool   // there are notes, to look at without the lock
 	keeping   atomic.Int64  // len(kept), or 1 more
 	doubtful  atomic.Bool   // whether anything is unsure
 	installed atomic.Uint64 // how many updates have succeeded
@@ -148,6 +150,7 @@ func (s *shared) left(ctx context.Context, op operation) error {
 // enqueue adds a call. s is locked.
 func (s *shared) enqueue(c *call) {
 	s.queue = append(s.queue, c)
+	s.rally.come.Store(int64(len(s.queue)))
 	if !s.running {
 		s.running, s.idle = true, make(chan struct{})
 		go s.run()
@@ -157,14 +160,11 @@ func (s *shared) enqueue(c *call) {
 // run updates batch after batch until there is none.
 func (s *shared) run() {
 	for {
-		rally(func() int {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			return len(s.queue)
-		})
+		s.rally.wait()
 		s.mu.Lock()
 		calls := s.queue
-		s.queue = nil
+		s.queue, s.rally.expected = nil, 0
+		s.rally.come.Store(0)
 		if len(calls) == 0 {
 			s.running = false
 			close(s.idle)
@@ -172,7 +172,12 @@ func (s *shared) run() {
 			return
 		}
 		s.mu.Unlock()
+		begun := time.Now()
 		s.batch(calls)
+		s.rally.took = time.Since(begun)
+		if s.tracker.file != nil {
+			s.tracker.file.free()
+		}
 	}
 }
 
@@ -225,7 +230,11 @@ func (s *shared) update(calls []*call) error {
 	inLine(b.calls)
 	b.names = s.tracker.undelivered.due(s.tracker.bookTime())
 	for _, c := range b.calls {
-		b.names = append(b.names, c.op.quotas()...)
+		for _, name := range c.op.quotas() {
+			if last := len(b.names) - 1; last < 0 || b.names[last] != name { // most batches are of few quotas
+				b.names = append(b.names, name)
+			}
+		}
 	}
 	for name := range s.unsure {
 		b.names = append(b.names, name)
@@ -311,8 +320,14 @@ func inLine(calls []*call) {
 func (s *shared) finish(calls []*call, saved bool) (left bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.rally.expected == 0 {
+		s.rally.expected = len(s.queue)
+	}
 	for _, c := range calls {
 		c.finished = true
+		if !c.abandoned {
+			s.rally.expected++
+		}
 		if op, ok := c.op.(*acquisition); ok {
 			op.letNext()
 		}
@@ -357,6 +372,7 @@ func (s *shared) note(log func()) {
 	closed := s.closed && !s.running
 	if !closed {
 		s.notes = append(s.notes, log)
+		s.noted.Store(true)
 	}
 	s.mu.Unlock()
 	if closed {
@@ -367,6 +383,9 @@ func (s *shared) note(log func()) {
 // tell logs what has been noted: where no lock is held and no update waits, for a handler may call the tracker. One does
 // it for all; what a handler causes comes after it.
 func (s *shared) tell() {
+	if !s.noted.Load() {
+		return
+	}
 	for mine := false; ; mine = true {
 		log := s.nextNote(mine)
 		if log == nil {
@@ -383,6 +402,7 @@ func (s *shared) nextNote(mine bool) func() {
 		return nil
 	}
 	if s.noting = len(s.notes) > 0; !s.noting {
+		s.noted.Store(false)
 		return nil
 	}
 	log := s.notes[0]

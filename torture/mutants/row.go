@@ -17,7 +17,7 @@ import (
 // mutated are the pure core, and the two halves of group commit.
 var mutated = []string{
 	"amounts.go", "window.go", "rules.go", "account.go", "hold.go", "expiry.go", "day.go", "book.go", "admission.go", "settle.go", "outbox.go",
-	"verify.go", "bookjson.go", "bookread.go", "groupcommit.go", "shared.go", "updating.go",
+	"verify.go", "bookjson.go", "bookread.go", "bookwrite.go", "groupcommit.go", "shared.go", "updating.go",
 }
 
 // enough is how many percent of the mutants the tests must kill.

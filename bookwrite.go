@@ -1,0 +1,346 @@
+package quota
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A bookWriter writes the JSON form of a book as encoding/json would, without its reflection: every save waits for it.
+// With indent it breaks lines for people, but not within what is small and comes in numbers.
+type bookWriter struct {
+	out    []byte
+	indent bool
+	depth  int // of the line
+	flat   int // how many levels of what is on one line are open
+	begun  bool
+	err    error
+}
+
+// appendTo appends the form to out; indented for a file where the book is a member of a member.
+func (form *bookJSON) appendTo(out []byte, indented bool) ([]byte, error) {
+	w := bookWriter{out: out, indent: indented, depth: 2}
+	w.book(form)
+	return w.out, w.err
+}
+
+func (w *bookWriter) open(bracket byte) {
+	w.out = append(w.out, bracket)
+	w.begun = false
+	if w.flat > 0 {
+		w.flat++
+	} else {
+		w.depth++
+	}
+}
+
+// openFlat is open for what stays on one line.
+func (w *bookWriter) openFlat(bracket byte) {
+	w.out = append(w.out, bracket)
+	w.begun = false
+	w.flat++
+}
+
+func (w *bookWriter) close(bracket byte) {
+	if w.flat > 0 {
+		w.flat--
+	} else if w.depth--; w.begun {
+		w.newline()
+	}
+	w.out = append(w.out, bracket)
+	w.begun = true
+}
+
+const indentation = "                "
+
+func (w *bookWriter) newline() {
+	if w.indent {
+		w.out = append(append(w.out, '\n'), indentation[:2*w.depth]...)
+	}
+}
+
+// next begins an element or a member.
+func (w *bookWriter) next() {
+	if w.begun {
+		w.out = append(w.out, ',')
+	}
+	switch {
+	case w.flat == 0:
+		w.newline()
+	case w.begun && w.indent:
+		w.out = append(w.out, ' ')
+	}
+	w.begun = true
+}
+
+func (w *bookWriter) key(name string) {
+	w.next()
+	w.string(name)
+	w.out = append(w.out, ':')
+	if w.indent {
+		w.out = append(w.out, ' ')
+	}
+}
+
+// string writes text as encoding/json does.
+func (w *bookWriter) string(text string) {
+	for _, c := range []byte(text) {
+		if c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			w.any(text)
+			return
+		}
+	}
+	w.out = append(append(append(w.out, '"'), text...), '"')
+}
+
+// any writes what encoding/json knows and few books have.
+func (w *bookWriter) any(v any) {
+	data, err := json.Marshal(v)
+	if err == nil && w.indent && w.flat == 0 {
+		var lines bytes.Buffer
+		err = json.Indent(&lines, data, indentation[:2*w.depth], "  ")
+		data = lines.Bytes()
+	}
+	if err != nil {
+		w.err = err
+	}
+	w.out = append(w.out, data...)
+}
+
+func (w *bookWriter) list(name string, length int, element func(i int)) {
+	if length == 0 {
+		return
+	}
+	w.key(name)
+	w.open('[')
+	for i := range length {
+		w.next()
+		element(i)
+	}
+	w.close(']')
+}
+
+func (w *bookWriter) text(name, text string) {
+	w.key(name)
+	w.string(text)
+}
+
+func (w *bookWriter) integer(name string, n int64) {
+	w.key(name)
+	w.out = strconv.AppendInt(w.out, n, 10)
+}
+
+func (w *bookWriter) moment(name string, m moment) {
+	w.key(name)
+	w.out = append(w.out, '"')
+	w.out = instant(int64(m)).AppendFormat(w.out, time.RFC3339Nano)
+	w.out = append(w.out, '"')
+}
+
+func (w *bookWriter) number(name string, n number) {
+	w.key(name)
+	w.out = append(w.out, '"')
+	w.out = strconv.AppendUint(w.out, uint64(n), 36)
+	w.out = append(w.out, '"')
+}
+
+func (w *bookWriter) amounts(name string, m *amountsOf) {
+	w.key(name)
+	w.openFlat('{')
+	var few [8]Amount
+	list := few[:0]
+	for one := range (*amounts)(m).each {
+		list = append(list, Amount{one.unit, one.n})
+	}
+	slices.SortFunc(list, byUnit)
+	for _, amount := range list {
+		w.integer(string(amount.Unit), amount.N)
+	}
+	w.close('}')
+}
+
+// The same of what is left out when there is nothing to say.
+
+func (w *bookWriter) textIf(name, text string) {
+	if text != "" {
+		w.text(name, text)
+	}
+}
+
+func (w *bookWriter) integerIf(name string, n int64) {
+	if n != 0 {
+		w.integer(name, n)
+	}
+}
+
+func (w *bookWriter) momentIf(name string, m moment) {
+	if m != 0 {
+		w.moment(name, m)
+	}
+}
+
+func (w *bookWriter) amountsIf(name string, m *amountsOf) {
+	if !m.IsZero() {
+		w.amounts(name, m)
+	}
+}
+
+func (w *bookWriter) trueIf(name string, is bool) {
+	if is {
+		w.key(name)
+		w.out = append(w.out, "true"...)
+	}
+}
+
+func (w *bookWriter) book(form *bookJSON) {
+	w.open('{')
+	w.moment("clock", form.Clock)
+	if len(form.Accounts) > 0 {
+		w.key("accounts")
+		w.open('{')
+		for _, text := range slices.Sorted(maps.Keys(form.Accounts)) {
+			w.key(text)
+			account := form.Accounts[text]
+			w.account(&account)
+		}
+		w.close('}')
+	}
+	w.list("holds", len(form.Holds), func(i int) { w.hold(&form.Holds[i]) })
+	w.list("expired", len(form.Expired), func(i int) { w.hold(&form.Expired[i]) })
+	w.list("settled", len(form.Settled), func(i int) {
+		w.openFlat('{')
+		w.text("id", form.Settled[i].ID)
+		w.moment("until", form.Settled[i].Until)
+		w.close('}')
+	})
+	if form.Today != nil {
+		w.key("today")
+		w.today(form.Today)
+	}
+	w.list("finished", len(form.Finished), func(i int) { w.any(form.Finished[i]) })
+	w.list("alerts", len(form.Alerts), func(i int) { w.delivery(&form.Alerts[i]) })
+	w.momentIf("closed_until", form.ClosedUntil)
+	if from := form.Imported; from != nil {
+		w.key("imported")
+		w.openFlat('{')
+		w.integer("used", from.Used)
+		w.integer("reserved", from.Reserved)
+		w.momentIf("ends", from.Ends)
+		w.close('}')
+	}
+	w.list("batches", len(form.Batches), func(i int) {
+		w.openFlat('{')
+		w.number("writer", form.Batches[i].Writer)
+		w.key("number")
+		w.out = strconv.AppendUint(w.out, form.Batches[i].Number, 10)
+		w.moment("at", form.Batches[i].At)
+		w.close('}')
+	})
+	if form.Tally != (tallyJSON{}) {
+		w.key("tally")
+		w.openFlat('{')
+		w.integer("granted", form.Tally.Granted)
+		w.integer("settled", form.Tally.Settled)
+		w.integer("expired", form.Tally.Expired)
+		w.close('}')
+	}
+	w.close('}')
+}
+
+func (w *bookWriter) account(form *accountJSON) {
+	window, err := form.Window.MarshalText()
+	if err != nil {
+		w.err = err
+	}
+	w.open('{')
+	w.text("unit", string(form.Unit))
+	w.text("window", string(window))
+	w.integer("max", form.Max)
+	w.moment("seen", form.Seen)
+	w.integerIf("used", form.Used)
+	w.integerIf("reserved", form.Reserved)
+	w.momentIf("start", form.Start)
+	w.momentIf("end", form.End)
+	w.momentIf("since", form.Since)
+	w.momentIf("opened", form.Opened)
+	w.momentIf("first", form.First)
+	w.integerIf("part", form.Part)
+	w.list("slices", len(form.Slices), func(i int) {
+		w.openFlat('{')
+		w.moment("start", form.Slices[i].Start)
+		w.integer("used", form.Slices[i].Used)
+		w.close('}')
+	})
+	if len(form.Alerted) > 0 {
+		w.key("alerted")
+		w.open('{')
+		for _, threshold := range slices.SortedFunc(maps.Keys(form.Alerted), byText) {
+			w.moment(strconv.Itoa(threshold), form.Alerted[threshold])
+		}
+		w.close('}')
+	}
+	w.integerIf("armed", form.Armed)
+	w.close('}')
+}
+
+// byText orders numbers as encoding/json orders the members of an object.
+func byText(x, y int) int { return strings.Compare(strconv.Itoa(x), strconv.Itoa(y)) }
+
+func (w *bookWriter) hold(form *holdJSON) {
+	w.open('{')
+	w.text("key", strings.TrimSuffix(holdKey(form.Key).text(""), "@"))
+	w.textIf("id", form.ID)
+	w.textIf("name", form.Name)
+	w.list("quotas", len(form.Quotas), func(i int) { w.string(form.Quotas[i]) })
+	w.amounts("amounts", &form.Amounts)
+	if form.Asked != nil {
+		w.amounts("asked", form.Asked)
+	}
+	w.list("estimated", len(form.Estimated), func(i int) { w.string(string(form.Estimated[i])) })
+	w.momentIf("granted", form.Granted)
+	w.moment("expires", form.Expires)
+	w.text("ttl", time.Duration(form.TTL).String())
+	w.momentIf("charged", form.Charged)
+	w.integerIf("joined", form.Joined)
+	w.trueIf("released", form.Released)
+	w.trueIf("found", form.Found)
+	w.close('}')
+}
+
+func (w *bookWriter) today(form *todayJSON) {
+	w.open('{')
+	w.moment("start", form.Start)
+	w.moment("end", form.End)
+	w.momentIf("last", form.Last)
+	w.amountsIf("used", &form.Used)
+	w.amountsIf("estimated", &form.Estimated)
+	w.amountsIf("peak_reserved", &form.Peak)
+	w.integerIf("calls", form.Calls)
+	w.integerIf("denied", form.Denied)
+	w.integerIf("expired", form.Expired)
+	if len(form.DeniedBy) > 0 {
+		w.key("denied_by")
+		w.open('{')
+		for _, by := range slices.Sorted(maps.Keys(form.DeniedBy)) {
+			w.integer(by, form.DeniedBy[by])
+		}
+		w.close('}')
+	}
+	w.list("alerts", len(form.Alerts), func(i int) { w.string(form.Alerts[i]) })
+	w.close('}')
+}
+
+func (w *bookWriter) delivery(form *deliveryJSON) {
+	w.open('{')
+	w.key("alert")
+	w.any(form.Alert)
+	if form.Writer != 0 {
+		w.number("writer", form.Writer)
+	}
+	w.momentIf("claimed", form.Claimed)
+	w.close('}')
+}
