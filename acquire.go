@@ -145,9 +145,11 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 	} else {
 		pages = t.open(few[:0], op.names)
 	}
+	for op.id != "" && anyBehind(pages) { // what is due must not be open beside what is admitted under the same ID
+		t.catchUp(pages)
+	}
 	for op.apply(pages, 0); op.err != nil && anyBehind(pages); op.apply(pages, 0) {
-		t.shut(pages)
-		t.lockFor(pages, manyExpire)
+		t.catchUp(pages)
 	}
 	for _, one := range op.denied {
 		p := op.page(pages, one.quota)

@@ -64,8 +64,8 @@ func (b *Book) advance(r *rules, now int64) int64 {
 	return now
 }
 
-// advanceSome is advance that lets so many holds expire at most. behind: more are due, and until they have had their turn
-// the book's time stands still, at the latest that has.
+// advanceSome is advance that lets so many holds expire at most, where no window and no day has turned since they were due,
+// so that it does not matter when they do. behind: more are due, which count as held until they have had their turn.
 func (b *Book) advanceSome(r *rules, now int64, most int) (at int64, behind bool) {
 	if now < b.quiet && now >= b.clock && b.configured == r {
 		b.clock = now
@@ -94,19 +94,19 @@ func (b *Book) turnTo(r *rules, now int64, most int) (at int64, behind bool) {
 	fresh := b.configured != r
 	if fresh {
 		b.match(r, now)
+	}
+	if fresh || !b.steady(now) {
 		most = math.MaxInt
 	}
 	for ; b.holds.open() > 0 && b.holds.nextExpiry() <= now; most-- {
 		if most <= 0 {
 			b.quiet = 0
-			return b.clock, true
+			return now, true
 		}
 		h := b.holds.expiry[0].hold
-		b.clock = h.expires
 		b.turn(r, h.expires)
 		b.expire(r, h, h.expires)
 	}
-	b.clock = now
 	b.turn(r, now)
 	if fresh {
 		now = b.open(r, now)
@@ -114,6 +114,21 @@ func (b *Book) turnTo(r *rules, now int64, most int) (at int64, behind bool) {
 	b.sweep(now)
 	b.rest()
 	return now, false
+}
+
+// steady reports whether nothing but expiry changes what the book says, from its last turn until now.
+func (b *Book) steady(now int64) bool {
+	for _, a := range b.accounts {
+		switch a.window.kind {
+		case kindRolling, kindRefill, kindSession:
+			return false
+		case kindDaily, kindWeekly, kindMonthly, kindEvery:
+			if now >= a.end {
+				return false
+			}
+		}
+	}
+	return now < b.today.end
 }
 
 // rest works out until when nothing is due. Whatever brings something earlier about says so to hush.

@@ -242,8 +242,8 @@ func TestIDsOfAlertsNameTheWindowAndHowOftenItWasReset(t *testing.T) {
 	t.Parallel()
 	for window, ids := range map[Window][2]string{
 		Daily(nil):              {"q/requests per day/50%/2026-01-26T00:00:00Z", "q/requests per day/50%/2026-01-26T00:00:00Z/2"},
-		Rolling(time.Minute):    {"q/requests per rolling 1m0s/50%/2026-01-26T12:00:00Z", "q/requests per rolling 1m0s/50%/2026-01-26T12:00:01Z"},
-		Refill(100 * time.Hour): {"q/requests per refill 100h0m0s/50%/2026-01-26T12:00:00Z", "q/requests per refill 100h0m0s/50%/2026-01-26T12:00:01Z"},
+		Rolling(time.Minute):    {"q/requests per rolling 1m0s/50%/2026-01-26T12:00:00Z", "q/requests per rolling 1m0s/50%/2026-01-26T12:00:01Z/2"},
+		Refill(100 * time.Hour): {"q/requests per refill 100h0m0s/50%/2026-01-26T12:00:00Z", "q/requests per refill 100h0m0s/50%/2026-01-26T12:00:01Z/2"},
 		Lifetime():              {"q/requests per lifetime/50%", "q/requests per lifetime/50%/2"},
 		Session(time.Hour):      {"q/requests per session 1h0m0s/50%/2026-01-26T12:00:00Z", "q/requests per session 1h0m0s/50%/2026-01-26T12:00:01Z"},
 	} {

@@ -36,6 +36,9 @@ func (t *QuotaTracker) perform(ctx context.Context, op operation) error {
 	}
 	var few [4]page
 	pages := t.open(few[:0], op.quotas())
+	for anyBehind(pages) { // a Reset, for one, is of all that has expired before it
+		t.catchUp(pages)
+	}
 	op.apply(pages, t.now())
 	return t.settleUp(ctx, t.shut(pages))
 }
@@ -62,8 +65,8 @@ func (t *QuotaTracker) open(pages []page, names []string) []page {
 func (t *QuotaTracker) lock(pages []page) []page { return t.lockFor(pages, fewExpire) }
 
 // Very many holds may be due at once. Whoever comes first lets a part of them expire, the timer goes on with parts of that
-// size, and whoever comes meanwhile waits for one of those and does little himself. Until all have expired the book's time
-// lags behind, at which everything still due is held.
+// size, and whoever comes meanwhile waits for one of those and does little himself. What is due but has not expired yet is
+// held, so that nothing is admitted for which there is no room; what is refused waits until all have expired.
 const (
 	manyExpire = 512
 	fewExpire  = 8
@@ -93,6 +96,14 @@ func (t *QuotaTracker) lockFor(pages []page, most int) []page {
 		p.entry.behind = p.behind
 	}
 	return pages
+}
+
+// catchUp lets more of what is due expire in pages that are locked, after others have had their turn.
+func (t *QuotaTracker) catchUp(pages []page) {
+	if done := t.shut(pages); done.batch != nil {
+		t.saver.leave(done.batch)
+	}
+	t.lockFor(pages, manyExpire)
 }
 
 // expireAtOnce is how many holds a call lets expire in an entry. A shared state is not decided on before all have.

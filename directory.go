@@ -33,7 +33,7 @@ type page struct {
 	entry  *entry
 	book   *Book
 	now    int64
-	behind bool // the book's time is not the clock's: more holds are due than have expired yet
+	behind bool // more holds are due than have expired yet
 }
 
 // A directory finds entries by canonical name. Those of configured names are found without a lock.

@@ -41,8 +41,9 @@
 // # Alerts
 //
 // Each threshold of each limit alerts once per window, also across restarts and processes. [Config.OnAlert] runs after
-// the crossing has been saved and before the call that crossed returns, outside every lock. A slow one delays that call:
-// hand the alert to a buffered channel.
+// the crossing has been saved and before the call that crossed returns, outside every lock; where another call is
+// delivering already, that one delivers this alert too, after its own. A slow one delays the call: hand the alert to a
+// buffered channel.
 //
 // # Promises
 //

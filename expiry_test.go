@@ -122,3 +122,107 @@ func TestWhatIsShownIsOfAfterAllExpiries(t *testing.T) {
 		require.EqualValues(t, many, look(tracker), name)
 	}
 }
+
+// lagging returns a tracker with a thousand holds that were due long ago, on a machine that has slept over midnight, its
+// timers with it.
+func lagging(t *testing.T, interval time.Duration, limits ...Limit) (*QuotaTracker, *handClock) {
+	t.Helper()
+	clock := &handClock{at: time.Date(2026, 3, 4, 22, 0, 0, 0, time.UTC)}
+	store := InMemory()
+	if interval > 0 {
+		store = NewJSONFile(t.TempDir() + "/state.json")
+	}
+	tracker, err := New(t.Context(), Config{
+		Persistence: store, FlushInterval: interval, Clock: clock, OnAlert: func(Alert) {}, Quotas: []Quota{{Name: "q", Limits: limits}},
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, tracker.Verify())
+		require.NoError(t, tracker.Close())
+	})
+	for range 2 * manyExpire {
+		_, err := tracker.Reserve(t.Context(), "q", Requests(0), Tokens(1))
+		require.NoError(t, err)
+		clock.pass(time.Second)
+	}
+	clock.pass(10 * time.Hour)
+	return tracker, clock
+}
+
+func TestNothingIsDecidedAtATimeThatHasPassed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		window Window
+		most   int64
+	}{"rate": {Every(time.Minute), 10}, "rolling": {Rolling(time.Minute), 10}, "in flight": {InFlight(), 2}} {
+		for _, interval := range []time.Duration{0, time.Hour} {
+			tracker, clock := lagging(t, interval, Limit{Max: c.most, Window: c.window})
+			granted := int64(0)
+			for round := range 4 {
+				for range 20 {
+					r, err := tracker.Reserve(t.Context(), "q")
+					if err != nil {
+						continue
+					}
+					granted++
+					require.Equal(t, clock.Now().Add(defaultTTL), r.ExpiresAt(), name)
+				}
+				if round == 1 {
+					clock.ring()
+				}
+			}
+			require.Equal(t, c.most, granted, name)
+		}
+	}
+	tracker, clock := lagging(t, 0, Limit{Max: 10})
+	require.NoError(t, tracker.RecordUsage(t.Context(), "q", Requests(9)))
+	clock.ring()
+	status, _ := tracker.Status("q")
+	require.EqualValues(t, 9, status.Limits[0].Used, "it is of today")
+}
+
+func TestAResetIsOfAllThatWasDueBeforeIt(t *testing.T) {
+	t.Parallel()
+	clock := &handClock{at: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)}
+	tracker, err := New(t.Context(), Config{
+		Persistence: InMemory(), Clock: clock, OnAlert: func(Alert) {}, Quotas: []Quota{{Name: "q", Limits: []Limit{{Max: 1 << 20}}}},
+	})
+	require.NoError(t, err)
+	for range 3 * manyExpire {
+		_, err := tracker.Reserve(t.Context(), "q")
+		require.NoError(t, err)
+	}
+	clock.pass(time.Hour)
+	require.NoError(t, tracker.Reset(t.Context(), "q"))
+	status, _ := tracker.Status("q")
+	require.Zero(t, status.Limits[0].Used)
+	require.Zero(t, status.Reservations)
+	require.NoError(t, tracker.Close())
+}
+
+func TestAnIDWhoseReservationIsDueIsAdmittedAnewAndOnce(t *testing.T) {
+	t.Parallel()
+	clock := &handClock{at: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)}
+	tracker, err := New(t.Context(), Config{
+		Persistence: InMemory(), Clock: clock, OnAlert: func(Alert) {}, Quotas: []Quota{{Name: "q", Limits: []Limit{{Max: 1 << 20}}}},
+	})
+	require.NoError(t, err)
+	for range 3 * manyExpire {
+		_, err := tracker.Reserve(t.Context(), "q")
+		require.NoError(t, err)
+	}
+	request := Request{All: []string{"q"}, ID: "job"}
+	_, err = tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	clock.pass(time.Hour)
+	require.True(t, tracker.CanUse("q")) // a part has expired, this one has not
+	again, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	same, err := tracker.Acquire(t.Context(), request)
+	require.NoError(t, err)
+	clock.ring()
+	require.NoError(t, same.Commit(t.Context()))
+	require.ErrorIs(t, again.Commit(t.Context()), ErrSettled)
+	require.NoError(t, tracker.Verify())
+	require.NoError(t, tracker.Close())
+}

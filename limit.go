@@ -22,7 +22,9 @@ type Quota struct {
 	Limits  []Limit  `json:"limits,omitempty"`
 }
 
-// A Limit is so much of a unit in a window. The zero value admits no request on any day.
+// A Limit is so much of a unit in a window. The zero value admits no request on any day. An Estimate is of the unit, and
+// counts in every limit of the quota that has it: of several estimates of one unit the largest. One of requests takes the
+// place of the one request that a call is otherwise.
 type Limit struct {
 	Unit            Unit   `json:"unit"`                       // "": UnitRequests
 	Max             int64  `json:"max"`                        // 0 admits nothing; dollars as 5 * quota.Dollar

@@ -26,6 +26,26 @@ func TestObservedRemainingRaisesUsedAndNeverLowersIt(t *testing.T) {
 	require.EqualValues(t, 1, statusOf(t, tracker, "q").Today.Calls)
 }
 
+func TestWhatIsGivenBackLateOpensNoMoreRoomThanTheProviderHasReported(t *testing.T) {
+	for _, window := range []quota.Window{
+		quota.Daily(nil), quota.Every(24 * time.Hour), quota.Rolling(5 * time.Hour), quota.Session(5 * time.Hour),
+	} {
+		for name, settle := range map[string]func(r *quota.Reservation) error{
+			"released":  func(r *quota.Reservation) error { return r.Release(t.Context()) },
+			"committed": func(r *quota.Reservation) error { return r.Commit(t.Context(), quota.Requests(1)) },
+		} {
+			for _, remaining := range []int64{50, 90} { // more than was known, and as much
+				tracker, clock := quotatest.New(t, quota.Quota{Name: "q", Limits: []quota.Limit{{Max: 100, Window: window}}})
+				r := mustReserve(t, tracker, "q", quota.Requests(10))
+				clock.Advance(16 * time.Minute)
+				require.NoError(t, tracker.Observe(t.Context(), "q", quota.Observation{Remaining: ptr(remaining)}))
+				require.NoError(t, settle(r))
+				require.LessOrEqual(t, limitOf(t, tracker, "q").Remaining, remaining, "%v, %s", window, name)
+			}
+		}
+	}
+}
+
 func TestObservedRoomIsBeforeOpenHolds(t *testing.T) {
 	tracker, _ := quotatest.New(t, daily(100))
 	r := mustReserve(t, tracker, "q", quota.Requests(20))

@@ -38,7 +38,7 @@ func (b *Book) alert(a *account, threshold int, now int64) {
 	}
 	switch a.window.kind {
 	case kindRolling, kindRefill:
-		alert.ID = alertID(alert, now, 0)
+		alert.ID = alertID(alert, now, a.armed)
 	case kindLifetime:
 		alert.ID = alertID(alert, 0, a.armed)
 	default:

@@ -138,14 +138,15 @@ func (t *QuotaTracker) ReserveAll(ctx context.Context, names []string, amounts .
 }
 
 // Wait is Reserve that waits until the quota admits, first come first served among those that wait. It is refused at
-// once when the amounts can never fit. When ctx ends, the error matches ctx.Err() and carries the *ExceededError. Who
-// waits for several quotas at once, see Acquire, holds back those behind it in each of them.
+// once when the amounts can never fit. When ctx ends while it waits, the error matches ctx.Err() and carries the
+// *ExceededError. Who waits for several quotas at once, see Acquire, holds back those behind it in each of them.
 func (t *QuotaTracker) Wait(ctx context.Context, name string, amounts ...Amount) (*Reservation, error) {
 	return t.await(ctx, Request{All: []string{name}, Amounts: amounts, MaxWait: -1})
 }
 
 // Acquire reserves as the Request says: in all of All and in the first of Any that admits, or in none. With an ID, a
-// repeated call returns the same reservation while it is open (ErrIDConflict if the request differs), and ErrSettled
+// repeated call returns the same reservation while it is open (ErrIDConflict if the request differs; where it was made by
+// another process, only if the two have a quota in common), and ErrSettled
 // after it has been settled, for an hour or its TTL, whichever is longer; after it has expired it is admitted anew.
 // MaxWait makes it wait like Wait; it is then refused at once when the time to try again lies beyond it. It waits in line
 // for each of its quotas, and until it is admitted or gives up those behind it in any of them wait too, also where there

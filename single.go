@@ -26,8 +26,7 @@ func (t *QuotaTracker) reserveHere(ctx context.Context, name string, list []Amou
 		if !p.behind {
 			return nil, t.refuseHere(ctx, pages[:], &wanted)
 		}
-		t.shut(pages[:])
-		t.lockFor(pages[:], manyExpire)
+		t.catchUp(pages[:])
 	}
 	if !p.book.today.countable(&wanted) {
 		t.shut(pages[:])

@@ -196,6 +196,9 @@ func (t *QuotaTracker) await(ctx context.Context, req Request) (*Reservation, er
 		}
 		// A budget that open holds alone keep full has room again when it turns, if nobody settles them before.
 		sleep := min(left, t.nextRenewal(names).Sub(inBooks))
+		if t.wall != nil {
+			sleep = min(sleep, time.Minute) // its timers stand still while the machine sleeps
+		}
 		if !refused.RetryAt.IsZero() {
 			sleep = min(sleep, refused.RetryAt.Sub(inBooks))
 		}
