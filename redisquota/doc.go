@@ -1,0 +1,2 @@
+// Package redisquota keeps the state of quota trackers in Redis or Valkey.
+package redisquota
