@@ -29,6 +29,7 @@ type Proxy struct {
 	tb       testing.TB
 	listener net.Listener
 	server   string
+	running  sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
 	faults   []Fault
@@ -36,6 +37,7 @@ type Proxy struct {
 	commands int
 	late     [][]byte
 	delay    time.Duration // of each reply
+	onFault  func()
 	conns    map[net.Conn]bool
 	closed   bool
 }
@@ -46,25 +48,27 @@ func StartProxy(tb testing.TB, server string) *Proxy {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	Must(tb, err)
 	p := &Proxy{tb: tb, listener: listener, server: server, conns: map[net.Conn]bool{}}
-	var group sync.WaitGroup
-	group.Go(func() {
+	p.running.Go(func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			group.Go(func() { p.serve(conn) })
+			p.running.Go(func() { p.serve(conn) })
 		}
 	})
-	tb.Cleanup(func() {
-		_ = listener.Close()
-		p.mu.Lock()
-		p.closed = true
-		p.mu.Unlock()
-		p.Cut()
-		group.Wait()
-	})
+	tb.Cleanup(p.Close)
 	return p
+}
+
+// Close ends the proxy and all its connections.
+func (p *Proxy) Close() {
+	_ = p.listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.Cut()
+	p.running.Wait()
 }
 
 // Addr returns the proxy's address.
@@ -75,6 +79,13 @@ func (p *Proxy) Plan(faults ...Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.faults = faults
+}
+
+// OnFault has f called once, after the next reply that is cut off has come.
+func (p *Proxy) OnFault(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.onFault = f
 }
 
 // Always says what becomes of those after them.
@@ -202,12 +213,18 @@ func (p *Proxy) serve(client net.Conn) {
 				return
 			}
 		case reply, ok := <-replies:
+			p.mu.Lock()
+			delay, f := p.delay, p.onFault
+			if cut {
+				p.onFault = nil
+			}
+			p.mu.Unlock()
+			if ok && cut && f != nil {
+				f()
+			}
 			if !ok || cut {
 				return
 			}
-			p.mu.Lock()
-			delay := p.delay
-			p.mu.Unlock()
 			time.Sleep(delay)
 			if _, err := client.Write(reply); err != nil {
 				return
