@@ -100,6 +100,9 @@ func (s *Store) send(ctx context.Context, c *command) (*answer, error) {
 		s.mu.Lock()
 		s.failing = true
 		s.mu.Unlock()
+		if redis.HasErrorPrefix(r.err, "WRONGTYPE") {
+			return nil, s.corrupt("*", r.err)
+		}
 		return nil, r.err
 	}
 	a, err := parse(r.value)

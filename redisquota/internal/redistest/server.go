@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -41,6 +42,18 @@ func Start(tb testing.TB, args ...string) *Server {
 	tb.Cleanup(s.Kill)
 	s.Restart()
 	return s
+}
+
+// StartReplica starts a replica of a server, and returns when it is up to date.
+func StartReplica(tb testing.TB, master *Server) *Server {
+	tb.Helper()
+	replica := Start(tb, "--replicaof", "127.0.0.1 "+strconv.Itoa(master.port))
+	client := replica.Client()
+	Eventually(tb, "the replica is up to date", func() bool {
+		info, err := client.Info(context.Background(), "replication").Result()
+		return err == nil && strings.Contains(info, "master_link_status:up")
+	})
+	return replica
 }
 
 // find returns the path of a server's program.
@@ -85,7 +98,7 @@ func (s *Server) Restart() {
 	s.Stop()
 	args := append([]string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir, "--daemonize", "no", "--save", "",
-		"--appendonly", "yes", "--appendfsync", "always", "--loglevel", "warning", "--logfile", filepath.Join(s.dir, "log"),
+		"--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0", "--loglevel", "warning", "--logfile", filepath.Join(s.dir, "log"),
 	}, s.args...)
 	s.command, s.ended = exec.Command(s.path, args...), make(chan struct{})
 	s.command.SysProcAttr = endWithParent()
