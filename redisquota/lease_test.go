@@ -47,8 +47,8 @@ func TestAfterFiveConflictsInARowOthersLetAnUpdatePass(t *testing.T) {
 		return nil
 	}))
 	require.Equal(t, 6, runs)
-	require.NoError(t, <-blocked)
 	require.Zero(t, client.Exists(t.Context(), "{quota:lease}:lease").Val(), "it is given back at once")
+	require.NoError(t, <-blocked)
 }
 
 func TestALeaseOfADeadClientDelaysForAMoment(t *testing.T) {

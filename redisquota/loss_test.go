@@ -32,6 +32,16 @@ func TestLostDataIsReportedOnceAndWhatThereIsGoesOn(t *testing.T) {
 			},
 			"is another data set, at generation 1", map[string]string{"calls": text(t, book[2])},
 		},
+		"emptied, and gone on for long": {
+			func(t *testing.T) {
+				require.NoError(t, client.FlushAll(t.Context()).Err())
+				other := open(t, client, "loss")
+				for range 200 {
+					put(t, other, "calls", book[2])
+				}
+			},
+			"is another data set, at generation 200", map[string]string{"calls": text(t, book[2])},
+		},
 		"gone back": {
 			nil, "has gone back to generation 1, generation 2 had been saved", map[string]string{"calls": text(t, book[0])},
 		},

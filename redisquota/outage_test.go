@@ -168,3 +168,15 @@ func TestAServerThatRefusesIsNotWaitedFor(t *testing.T) {
 	require.NoError(t, client.ConfigSet(ctx, "maxmemory", "0").Err())
 	put(t, store, "calls", books(t, 1)[0])
 }
+
+func TestARefusalSaysNothingOfACopyThatIsStillOnItsWay(t *testing.T) {
+	store, proxy, client := faulty(t, "copy")
+	book := books(t, 2)
+	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "1").Err())
+	proxy.Plan(redistest.Late)
+	err := store.Update(t.Context(), []string{"calls"}, putting("calls", book[1]))
+	require.ErrorIs(t, err, quota.ErrNotSaved)
+	require.NoError(t, client.ConfigSet(t.Context(), "maxmemory", "0").Err())
+	proxy.Deliver()
+	require.Equal(t, map[string]string{"calls": text(t, book[0])}, inStore(t, client, "copy"))
+}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -48,10 +47,10 @@ func Start(tb testing.TB, args ...string) *Server {
 func StartReplica(tb testing.TB, master *Server) *Server {
 	tb.Helper()
 	replica := Start(tb, "--replicaof", "127.0.0.1 "+strconv.Itoa(master.port))
-	client := replica.Client()
+	client := master.Client()
 	Eventually(tb, "the replica is up to date", func() bool {
-		info, err := client.Info(context.Background(), "replication").Result()
-		return err == nil && strings.Contains(info, "master_link_status:up")
+		n, err := client.Do(context.Background(), "wait", 1, 100).Int64()
+		return err == nil && n > 0
 	})
 	return replica
 }
