@@ -14,7 +14,9 @@ func TestTheClockIsSetByRepliesAndRunsBackOnlyWithTheServer(t *testing.T) {
 	reply := func(c *storeClock, sent, left, received, ahead time.Duration) {
 		c.learn(server.Add(left+ahead), begin.Add(sent), begin.Add(received))
 	}
-	shows := func(c *storeClock, at time.Duration) time.Duration { return c.told.Add(begin.Add(at).Sub(c.at)).Sub(server) }
+	shows := func(c *storeClock, at time.Duration) time.Duration {
+		return c.told.Add(begin.Add(at).Sub(c.at)).Sub(server)
+	}
 	const ms = time.Millisecond
 
 	var c storeClock

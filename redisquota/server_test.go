@@ -63,12 +63,13 @@ func TestWhoMayNotWriteIsToldAtNew(t *testing.T) {
 func TestAChangeWaitsForReplicas(t *testing.T) {
 	master := redistest.Start(t)
 	log := &logBook{}
-	want := func(opts *redisquota.Options) { opts.Replicas, opts.ReplicaTimeout = 1, 200*time.Millisecond }
-	open(t, master.Client(), "replicas", withLog(log), want)
+	patient := func(opts *redisquota.Options) { opts.Replicas, opts.ReplicaTimeout = 1, 2*time.Second }
+	hasty := func(opts *redisquota.Options) { opts.Replicas, opts.ReplicaTimeout = 1, 20*time.Millisecond }
+	open(t, master.Client(), "replicas", withLog(log), hasty)
 	require.Contains(t, log.String(), "Options.Replicas")
 	replica := redistest.StartReplica(t, master)
 	proxy := redistest.StartProxy(t, master.Addr())
-	store := open(t, redistest.Client(t, proxy.Addr()), "replicas", want)
+	store := open(t, redistest.Client(t, proxy.Addr()), "replicas", patient)
 	book := books(t, 3)
 	put(t, store, "calls", book[0])
 	before := proxy.Commands()
@@ -77,6 +78,7 @@ func TestAChangeWaitsForReplicas(t *testing.T) {
 	require.Equal(t, text(t, book[1]), replica.Client().HGet(t.Context(), "{quota:replicas}:books", "calls").Val())
 
 	replica.Signal(syscall.SIGSTOP)
+	store = open(t, master.Client(), "replicas", hasty)
 	err := store.Update(t.Context(), []string{"calls"}, putting("calls", book[2]))
 	require.ErrorIs(t, err, redisquota.ErrReplicas)
 	require.ErrorIs(t, err, quota.ErrNotSaved)
@@ -109,7 +111,8 @@ func TestATrackerCountsOnceWhatTooFewReplicasHaveReceived(t *testing.T) {
 	tracker := start(t, open(t, master.Client(), "count", func(opts *redisquota.Options) {
 		opts.Replicas, opts.ReplicaTimeout = 1, 50*time.Millisecond
 	}))
-	require.NoError(t, tracker.RecordUsage(t.Context(), "calls", quota.Requests(1)))
+	_ = tracker.RecordUsage(t.Context(), "calls", quota.Requests(1)) // the replica may be busy
+	redistest.Eventually(t, "it is saved", func() bool { return tracker.Flush(t.Context()) == nil })
 	replica.Signal(syscall.SIGSTOP)
 	err := tracker.RecordUsage(t.Context(), "calls", quota.Requests(2))
 	require.ErrorIs(t, err, redisquota.ErrReplicas)
