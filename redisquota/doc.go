@@ -37,33 +37,33 @@
 //   - Data that had been saved and is gone is reported, see below.
 //   - Keys that do not begin with {quota:NAMESPACE}: are never touched.
 //
-// That nothing takes effect later rests on two things. Each script run carries a token and the revisions it expects, which
-// never come again, so that a second copy of it, or one that comes after another change, does nothing. And it carries a time of the
-// server from which on it is refused; Update does not return an error before that time has come. This assumes that the
-// server's clock is not set back in that second.
+// That nothing takes effect later rests on two things. Each run of a script carries a token and the revisions it expects,
+// which never come again: a second copy of it, or one that comes after another change, does nothing. And it carries a time
+// of the server from which on it is refused, and Update does not return an error before that time has come. This assumes
+// that the server's clock is not set back in that second.
 //
 // # What a failover can lose
 //
-// Redis replicates asynchronously. When a master fails, the changes that no replica had received are lost, although they were
-// acknowledged: usage and reservations are missing from the books, and up to as much may be admitted again. A master that
-// is cut off from its replicas, but not from all clients, goes on granting until it learns that another has taken its
+// Redis replicates asynchronously. When a master fails, the changes that no replica had received are lost, although they
+// were acknowledged: usage and reservations are missing from the books, and up to as much may be admitted again. A master
+// that is cut off from its replicas, but not from all clients, goes on granting until it learns that another has taken its
 // place, and what it granted is then lost. This package cannot prevent that. It bounds and shows it:
 //
-//   - Options.Replicas waits until so many replicas have received each change, in the same round trip (WAIT). A failover then
-//     loses an acknowledged change only if none of these replicas is the one that is promoted.
+//   - Options.Replicas waits until so many replicas have received each change, in the same round trip (WAIT). A failover
+//     then loses an acknowledged change only if none of these replicas is the one that is promoted.
 //   - min-replicas-to-write 1 and min-replicas-max-lag 10 make a master that is cut off refuse to write.
-//   - appendonly yes and appendfsync always keep what was acknowledged through a restart of the same server; everysec may lose
-//     the last second or two.
-//   - Each Store notices when the data set is gone, is another, or has gone back, unless it has seen none of what was lost or
-//     more than 128 changes have been made since. It logs that once, the Update that noticed returns [ErrLost], and the next goes on
-//     from what there is. What it keeps for later (see quota.ErrPending) it still adds.
+//   - appendonly yes and appendfsync always keep what was acknowledged through a restart of the same server; everysec may
+//     lose the last second or two.
+//   - Each Store notices when the data set is gone, is another, or has gone back, unless it has seen nothing of what was
+//     lost, or more than 128 changes have been made since. It logs that once, the Update that noticed returns [ErrLost], and
+//     the next goes on from what there is. Usage that the tracker keeps for later (quota.ErrPending) is still added.
 //
 // # Settings of the server
 //
-// Redis 6 or newer, or Valkey. maxmemory-policy noeviction: New refuses any other, because it may delete what has been counted
-// (Options.AllowEviction). An append-only file or replicas: New warns when there is neither. Where a provider forbids INFO, New warns
-// that it could not look, and goes on. A user restricted by ACL needs the keys {quota:NAMESPACE}:*, the commands eval, evalsha, info, wait and
-// time, and those on hashes and strings.
+// Redis 6 or newer, or Valkey. maxmemory-policy noeviction: New refuses any other, because it may delete what has been
+// counted (Options.AllowEviction). An append-only file or replicas: New warns when there is neither. Where a provider
+// forbids INFO, New warns that it could not look, and goes on. A user restricted by ACL needs the keys {quota:NAMESPACE}:*
+// and the commands +@hash +eval +evalsha +info +wait +time +get +set +del +exists +pexpire.
 //
 // ContextTimeoutEnabled lets the client end a call that waits for an answer as soon as its time is over; without it the
 // connection stays busy until ReadTimeout.

@@ -38,8 +38,8 @@ func TestAfterFiveConflictsInARowOthersLetAnUpdatePass(t *testing.T) {
 			}()
 			<-begun
 			select {
-			case <-blocked:
-				t.Error("the rival did not wait")
+			case err := <-blocked:
+				t.Error("the rival did not wait", err)
 			case <-time.After(20 * time.Millisecond):
 			}
 		}

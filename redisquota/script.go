@@ -45,8 +45,7 @@ type command struct {
 	writes          bool
 	decided, before time.Time // between which times the server carries it out, if it writes
 
-	all   bool               // it asks for every book: those in since, and what has changed after them
-	since map[string]version // nil: none is known
+	all bool // its books are what has changed since a generation, and no more is known of them
 
 	// Of when it was sent.
 	known identity
@@ -103,7 +102,7 @@ func (s *Store) send(ctx context.Context, c *command) (*answer, error) {
 		if redis.HasErrorPrefix(r.err, "WRONGTYPE") {
 			return nil, s.corrupt("*", r.err)
 		}
-		return nil, r.err
+		return nil, withContext(ctx, r.err)
 	}
 	a, err := parse(r.value)
 	if err != nil {
@@ -116,6 +115,18 @@ func (s *Store) send(ctx context.Context, c *command) (*answer, error) {
 		return a, nil
 	}
 	return a, r.err
+}
+
+// withContext names the end of ctx beside what the client has made of it.
+func withContext(ctx context.Context, err error) error {
+	over := ctx.Err()
+	if deadline, ok := ctx.Deadline(); ok && over == nil && !time.Now().Before(deadline) {
+		over = context.DeadlineExceeded
+	}
+	if over == nil || errors.Is(err, over) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", over, err)
 }
 
 // eval runs a script on the master of the namespace, and has it wait for replicas.

@@ -2,7 +2,6 @@ package redisquota_test
 
 import (
 	"log/slog"
-	"syscall"
 	"testing"
 	"time"
 
@@ -53,11 +52,41 @@ func TestAServerThatDoesNotTellItsSettingsIsUsedWithAWarning(t *testing.T) {
 func TestWhoMayNotWriteIsToldAtNew(t *testing.T) {
 	server := redistest.Start(t)
 	admin := server.Client()
-	require.NoError(t, admin.Do(t.Context(), "acl", "setuser", "reader", "on", ">secret", "~*", "+@read", "+evalsha", "+eval", "+info").Err())
+	require.NoError(t, admin.Do(t.Context(), "acl", "setuser", "reader", "on", ">secret", "~*",
+		"+@read", "+evalsha", "+eval", "+info", "+time").Err())
 	client := server.Client(func(opts *redis.Options) { opts.Username, opts.Password = "reader", "secret" })
 	_, err := redisquota.New(t.Context(), client, redisquota.Options{Namespace: "reader"})
 	require.Error(t, err)
 	require.ErrorContains(t, err, "{quota:reader}")
+}
+
+func TestAUserNeedsNoMoreRightsThanTheDocumentationSays(t *testing.T) {
+	server := redistest.Start(t)
+	require.NoError(t, server.Client().Do(t.Context(), "acl", "setuser", "app", "on", ">secret", "~{quota:acl}:*",
+		"+@hash", "+eval", "+evalsha", "+info", "+wait", "+time", "+get", "+set", "+del", "+exists", "+pexpire").Err())
+	client := server.Client(func(opts *redis.Options) { opts.Username, opts.Password = "app", "secret" })
+	book := books(t, 1)[0]
+	store := open(t, client, "acl", func(opts *redisquota.Options) {
+		opts.Replicas, opts.ReplicaTimeout = 1, time.Millisecond
+	})
+	err := store.Update(t.Context(), []string{"calls"}, putting("calls", book))
+	require.ErrorIs(t, err, redisquota.ErrReplicas, "and not a matter of rights")
+	tracker := start(t, open(t, client, "acl"))
+	_, err = tracker.Reserve(t.Context(), "calls")
+	require.NoError(t, err)
+	state, err := store.Load(t.Context())
+	require.NoError(t, err)
+	require.NoError(t, store.Update(t.Context(), []string{"calls"}, func(*quota.Tx) error { return nil }))
+	_, err = store.Load(t.Context())
+	require.NoError(t, err)
+	require.ErrorIs(t, store.Save(t.Context(), state), redisquota.ErrReplicas)
+	require.ErrorContains(t, newError(t, client, "other"), "NOPERM")
+}
+
+func newError(t *testing.T, client redis.UniversalClient, namespace string) error {
+	t.Helper()
+	_, err := redisquota.New(t.Context(), client, redisquota.Options{Namespace: namespace})
+	return err
 }
 
 func TestAChangeWaitsForReplicas(t *testing.T) {
@@ -77,17 +106,18 @@ func TestAChangeWaitsForReplicas(t *testing.T) {
 	require.Equal(t, 1, proxy.Commands()-before, "still one round trip")
 	require.Equal(t, text(t, book[1]), replica.Client().HGet(t.Context(), "{quota:replicas}:books", "calls").Val())
 
-	replica.Signal(syscall.SIGSTOP)
+	replica.Kill()
 	store = open(t, master.Client(), "replicas", hasty)
 	err := store.Update(t.Context(), []string{"calls"}, putting("calls", book[2]))
 	require.ErrorIs(t, err, redisquota.ErrReplicas)
 	require.ErrorIs(t, err, quota.ErrNotSaved)
 	require.ErrorContains(t, err, "0 of 1")
-	require.Equal(t, map[string]string{"calls": text(t, book[2])}, inStore(t, master.Client(), "replicas"), "it stands on the master")
-	runs := 0
-	require.NoError(t, store.Update(t.Context(), []string{"calls"}, func(*quota.Tx) error { runs++; return nil }), "nothing to wait for")
+	require.Equal(t, map[string]string{"calls": text(t, book[2])}, inStore(t, master.Client(), "replicas"),
+		"it stands on the master")
+	look := func(*quota.Tx) error { return nil }
+	require.NoError(t, store.Update(t.Context(), []string{"calls"}, look), "there is nothing to wait for")
 
-	replica.Signal(syscall.SIGCONT)
+	replica.Restart()
 	require.NoError(t, master.Client().ScriptFlush(t.Context()).Err())
 	redistest.Eventually(t, "the replica is back", func() bool {
 		return store.Update(t.Context(), []string{"calls"}, putting("calls", book[2])) == nil
@@ -113,13 +143,13 @@ func TestATrackerCountsOnceWhatTooFewReplicasHaveReceived(t *testing.T) {
 	}))
 	_ = tracker.RecordUsage(t.Context(), "calls", quota.Requests(1)) // the replica may be busy
 	redistest.Eventually(t, "it is saved", func() bool { return tracker.Flush(t.Context()) == nil })
-	replica.Signal(syscall.SIGSTOP)
+	replica.Kill()
 	err := tracker.RecordUsage(t.Context(), "calls", quota.Requests(2))
 	require.ErrorIs(t, err, redisquota.ErrReplicas)
 	require.ErrorIs(t, err, quota.ErrPending)
 	_, err = tracker.Reserve(t.Context(), "calls", quota.Requests(4))
 	require.ErrorIs(t, err, redisquota.ErrReplicas)
-	replica.Signal(syscall.SIGCONT)
+	replica.Restart()
 	redistest.Eventually(t, "the replica is back", func() bool { return tracker.Flush(t.Context()) == nil })
 	require.Equal(t, stand{3, 0}, standOf(t, start(t, open(t, master.Client(), "count")), "calls"))
 }

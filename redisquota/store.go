@@ -119,7 +119,7 @@ func (s *Store) write(ctx context.Context, c *command) (*answer, error) {
 		over := s.untilOver(c)
 		switch {
 		case over <= 0 && open != nil:
-			return nil, fmt.Errorf("the server has not answered in time, the change may stand or not: %w", open)
+			return nil, withContext(ctx, fmt.Errorf("the server has not answered in time, the change may stand or not: %w", open))
 		case over <= 0:
 			return a, nil
 		case ctx.Err() != nil && open == nil:

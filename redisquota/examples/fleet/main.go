@@ -223,8 +223,8 @@ func dispatch(ctx context.Context, tracker *quota.QuotaTracker) (tokens int64, e
 	if err != nil {
 		return 0, err
 	}
-	// Whatever happens to the call, it may have been counted by the provider.
-	defer held.Commit(context.WithoutCancel(ctx))
+	// Whatever happens to the call, it may have been counted by the provider. Where it is settled below, this does nothing.
+	defer func() { _ = held.Commit(context.WithoutCancel(ctx)) }()
 
 	used := simulate()
 	return used, held.Commit(ctx, quota.Tokens(used))

@@ -97,7 +97,8 @@ func (s *Server) Restart() {
 	s.Stop()
 	args := append([]string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir, "--daemonize", "no", "--save", "",
-		"--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0", "--loglevel", "warning", "--logfile", filepath.Join(s.dir, "log"),
+		"--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0",
+		"--loglevel", "warning", "--logfile", filepath.Join(s.dir, "log"),
 	}, s.args...)
 	s.command, s.ended = exec.Command(s.path, args...), make(chan struct{})
 	s.command.SysProcAttr = endWithParent()
@@ -124,7 +125,7 @@ func (s *Server) Restart() {
 func (s *Server) await() {
 	s.tb.Helper()
 	client := redis.NewClient(&redis.Options{Addr: s.Addr()})
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	var err error
 	Eventually(s.tb, "the server answers", func() bool {
 		select {
@@ -143,14 +144,6 @@ func (s *Server) Stop() { s.end(syscall.SIGTERM) }
 
 // Kill ends the server at once.
 func (s *Server) Kill() { s.end(syscall.SIGKILL) }
-
-// Signal sends the server a signal: SIGSTOP and SIGCONT stop it for a while, on systems that know them.
-func (s *Server) Signal(signal os.Signal) {
-	s.tb.Helper()
-	if err := s.command.Process.Signal(signal); err != nil {
-		s.tb.Fatalf("redistest: signalling the server: %v", err)
-	}
-}
 
 func (s *Server) end(signal os.Signal) {
 	s.tb.Helper()
@@ -183,7 +176,7 @@ func freePort(tb testing.TB) int {
 	if err != nil {
 		tb.Fatalf("redistest: looking for a free port: %v", err)
 	}
-	defer listener.Close()
+	defer func() { _ = listener.Close() }()
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
