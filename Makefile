@@ -42,6 +42,14 @@ test: ## run the tests of the root module (with the race detector, if there is a
 demo: ## run the example: many workers, several providers; run it again and it continues
 	go run ./examples/orchestrator
 
+.PHONY: demo-fleet
+demo-fleet: ## run the example of three processes on one Redis: that at REDIS_ADDR, or one of its own
+	@scripts/fleet.sh
+
+.PHONY: services
+services: ## install the servers that the tests of the adapters start for themselves
+	@scripts/services.sh
+
 .PHONY: check
 check: fmt words deps tidy build vet staticcheck lint vuln race cover fuzz-quick ## everything that must pass before a change goes in
 	@echo "check: all passed"
