@@ -58,6 +58,7 @@ type JSONFile struct {
 	unsettled     bool        // what stands in the file may not be durable: publish a generation even without a change
 	pastUnsettled bool        // the same of the history file
 	backup        os.FileInfo // the .bak that is known not to be of a newer version
+	room          []byte      // what the last save has written, to be written over
 
 	displaced atomic.Pointer[os.File] // the generation that a save has displaced, see free
 

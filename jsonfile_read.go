@@ -29,6 +29,7 @@ type snapshot struct {
 	generation uint64
 	updatedAt  time.Time
 	books      map[string]savedBook
+	names      []string                // of the books, in order; nil: they have not been sorted yet
 	days       map[string][]DaySummary // finished days that stand in the state itself
 	info       os.FileInfo             // of the state's file; nil: the state's file does not say this
 	fresh      bool                    // nothing has been saved
@@ -77,17 +78,20 @@ func (s *snapshot) encodeMissing() error {
 	return nil
 }
 
-// encode returns the file of a snapshot.
-func (s *snapshot) encode() []byte {
+// encode returns the file of a snapshot, in the room of what is not needed any more.
+func (s *snapshot) encode(room []byte) []byte {
 	size := 256
 	for _, saved := range s.books {
 		size += len(saved.key) + len(saved.body) + len("    : ,\n")
 	}
-	out := bytes.NewBuffer(make([]byte, 0, size))
+	out := bytes.NewBuffer(slices.Grow(room[:0], size))
 	fmt.Fprintf(out, "{\n  \"version\": %d,\n  \"generation\": %d,\n", stateVersion, s.generation)
 	fmt.Fprintf(out, "  \"updated_at\": %q,\n  \"books\": {", s.updatedAt.Format(time.RFC3339Nano))
 	separator := "\n    "
-	for _, name := range slices.Sorted(maps.Keys(s.books)) {
+	if s.names == nil {
+		s.names = slices.Sorted(maps.Keys(s.books))
+	}
+	for _, name := range s.names {
 		out.WriteString(separator)
 		out.Write(s.books[name].key)
 		out.WriteString(": ")

@@ -8,7 +8,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 )
 
@@ -119,7 +118,7 @@ func (f *JSONFile) letGo() {
 		f.free()
 		closeFile(f.dir)
 		closeFile(f.sign)
-		f.dir, f.sign = nil, nil
+		f.dir, f.sign, f.room = nil, nil, nil
 	}
 }
 
@@ -217,6 +216,7 @@ func makeDirs(dir string, sync func(*os.File) error) error {
 // changes is what an Update has done to a snapshot.
 type changes struct {
 	books    map[string]savedBook
+	others   bool // they are not of the same names as before
 	finished map[string][]DaySummary
 	written  []string
 }
@@ -234,8 +234,12 @@ func (s *snapshot) changes(after, handed map[string]*Book, names []string, toHis
 		}
 		return made
 	}
+	named := make(map[string]struct{}, len(names))
+	for _, name := range names {
+		named[name] = struct{}{}
+	}
 	for name, book := range after {
-		if names != nil && !slices.Contains(names, name) {
+		if _, ok := named[name]; names != nil && !ok {
 			return nil, fmt.Errorf("%w: an update of %q must not add the book of %q", ErrInvalidRequest, names, name)
 		}
 		if book == nil || book == handed[name] && !book.changed {
@@ -244,6 +248,9 @@ func (s *snapshot) changes(after, handed map[string]*Book, names []string, toHis
 		saved, days, err := keep(name, book, toHistory)
 		if err != nil {
 			return nil, err
+		}
+		if _, known := s.books[name]; !known {
+			change().others = true
 		}
 		change().books[name] = saved
 		made.written = append(made.written, name)
@@ -254,6 +261,7 @@ func (s *snapshot) changes(after, handed map[string]*Book, names []string, toHis
 	for name := range handed {
 		if after[name] == nil {
 			delete(change().books, name)
+			made.others = true
 		}
 	}
 	return made, nil
@@ -274,10 +282,13 @@ func (c *changes) handOver(books map[string]*Book) {
 
 // publish saves base with what has changed in it: the finished days first, then the state.
 func (c *cycle) publish(base *snapshot, changes *changes) error {
-	next := &snapshot{books: base.books}
+	next := &snapshot{books: base.books, names: base.names}
 	days := base.days
 	if changes != nil {
 		next.books = changes.books
+		if changes.others {
+			next.names = nil
+		}
 		days = mergeHistory(days, changes.finished)
 	}
 	if len(days) > 0 {
@@ -309,7 +320,8 @@ func (c *cycle) save(base, next *snapshot, generation uint64) (applied bool, err
 	if err := next.encodeMissing(); err != nil {
 		return false, notSaved(err)
 	}
-	data := next.encode()
+	data := next.encode(f.room)
+	f.room = data
 	if len(data) > f.limit {
 		return false, fmt.Errorf("%w: %s: the state has %d bytes, more than the %d that are read again",
 			ErrNotSaved, c.target, len(data), f.limit)

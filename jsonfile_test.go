@@ -1,14 +1,17 @@
 package quota
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -476,6 +479,38 @@ func TestTheFileIsReadableAndItsBooksAreEncodedOnce(t *testing.T) {
 	body := &f.memory.books["b"].body[0]
 	mustSet(t, f, "<a>", 3)
 	require.Same(t, body, &f.memory.books["b"].body[0])
+}
+
+func TestEverySaveHasAllBooksInOrder(t *testing.T) {
+	path := statePath(t)
+	f := opened(t, path)
+	want := map[string]int64{}
+	for i, step := range []string{"m", "c", "x", "c", "-m", "a", "m", "-a", "-x", "zz", "c"} {
+		name, drop := strings.CutPrefix(step, "-")
+		require.NoError(t, f.Update(t.Context(), []string{"c", "another", name}, func(tx *Tx) error {
+			if drop {
+				delete(tx.Books, name)
+				return nil
+			}
+			tx.Books[name] = importedBook(int64(i), 0, 0)
+			return nil
+		}))
+		want[name] = int64(i)
+		if drop {
+			delete(want, name)
+		}
+		require.Equal(t, want, saved(t, path), step)
+		before := -1
+		for _, name := range slices.Sorted(maps.Keys(want)) {
+			at := bytes.Index(contents(t, path), []byte(`"`+name+`": {`))
+			require.Greater(t, at, before, step)
+			before = at
+		}
+	}
+	require.Error(t, f.Update(t.Context(), []string{"c"}, func(tx *Tx) error {
+		tx.Books["x"] = importedBook(1, 0, 0)
+		return nil
+	}))
 }
 
 func TestAStateTooLargeToReadAgainIsNotSaved(t *testing.T) {
