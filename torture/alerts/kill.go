@@ -161,12 +161,12 @@ func died(trace []string) (marked map[string]bool) {
 
 // killed has the worker die at one point and looks at what is told by it and after it.
 func killed(ctx context.Context, dir string, p point) error {
-	// strace counts what the runtime writes to wake itself, too, on whichever thread that happens.
-	for attempt, more := range []int{0, 1, 0, 2, 1, 0, 3, 1} {
+	// strace counts what the runtime writes to wake itself, too, on whichever thread that happens: where one died too early or
+	// too late says where to look for the call next.
+	const attempts = 24
+	for attempt, nth := 0, p.nth; attempt < attempts; attempt++ {
 		dir, p := filepath.Join(dir, strconv.Itoa(attempt)), p
-		if p.call == "write" {
-			p.nth += more
-		}
+		p.nth = max(1, nth)
 		if err := prepare(dir); err != nil {
 			return err
 		}
@@ -183,6 +183,13 @@ func killed(ctx context.Context, dir string, p point) error {
 		}
 		if p.call == "" || len(trace) == p.place+1 && strings.HasPrefix(trace[p.place], p.call+"(") {
 			return nil
+		}
+		switch {
+		case p.call != "write":
+		case len(trace) > p.place+1:
+			nth--
+		case len(trace) <= p.place:
+			nth++
 		}
 	}
 	return fmt.Errorf("no worker died at %+v", p)
