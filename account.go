@@ -12,12 +12,9 @@ import (
 // windows. Budgets keep their open holds over a turn and are charged where a hold is settled. Rates count a call from
 // its grant, in the window of its grant; settling corrects that window while it stands and never another.
 type account struct {
-	text   string // the limit's
-	unit   Unit
-	place  place // of unit (derived)
-	window Window
-	max    int64 // as last configured
-	seen   int64 // when a tracker last had it configured
+	*limitKey
+	max  int64 // as last configured
+	seen int64 // when a tracker last had it configured
 
 	used     int64
 	reserved int64
@@ -31,10 +28,23 @@ type account struct {
 	marks    []mark // thresholds that have alerted
 	armed    int64  // how often Reset has armed them again in this window
 
-	held     int64          // sum of the open holds, whatever their window (derived)
-	rule     *limitRule     // nil: not configured by this tracker (derived)
+	held  int64      // sum of the open holds, whatever their window (derived)
+	rule  *limitRule // nil: not configured by this tracker (derived)
+	alarm int64      // the amount used from which the next threshold alerts (derived)
+}
+
+// A limitKey is what tells a limit from the others of its quota. It never changes once made: all accounts of one limit of a
+// template share it.
+type limitKey struct {
+	text     string
+	unit     Unit
+	place    place // of unit (derived)
+	window   Window
 	location *time.Location // nil: could not be loaded here (derived)
-	alarm    int64          // the amount used from which the next threshold alerts (derived)
+}
+
+func newLimitKey(unit Unit, window Window, location *time.Location) *limitKey {
+	return &limitKey{Limit{Unit: unit, Window: window}.String(), unit, unit.place(), window, location}
 }
 
 // A slice is one of the pieces of time that a Rolling window consists of.
@@ -56,6 +66,11 @@ func (a *account) sliceLength() int64 { return max(1, a.length()/slicesPerWindow
 // carries reports whether the account counts every open hold, whenever it was granted.
 func (a *account) carries() bool {
 	return a.window.budget() || a.window.kind == kindInFlight
+}
+
+// flows reports whether time changes something in the account at any moment, rather than when its window ends.
+func (a *account) flows() bool {
+	return a.window.kind == kindRolling || a.window.kind == kindRefill || a.window.kind == kindSession
 }
 
 // turn moves the account to the window that contains now.

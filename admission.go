@@ -68,7 +68,8 @@ func (m *amounts) withRequest() amounts {
 
 // admits reports whether so much would be admitted. The book has been advanced to now.
 func (b *Book) admits(list *amounts, now int64) bool {
-	for _, a := range b.limits {
+	for i := range b.limits() {
+		a := &b.accounts[i]
 		if n, named := list.of(a.place, a.unit); named && n > a.free(a.rule.Max) && !a.rule.Soft {
 			return false
 		}
@@ -82,7 +83,8 @@ func (b *Book) judge(list *amounts, now int64) verdict {
 	if b.closed > now {
 		worst = verdict{limit: -1, closed: true, refused: true, retryAt: b.closed}
 	}
-	for i, a := range b.limits {
+	for i := range b.limits() {
+		a := &b.accounts[i]
 		if a.rule.Soft {
 			continue
 		}
@@ -104,7 +106,8 @@ func (b *Book) judge(list *amounts, now int64) verdict {
 // tightest returns the limit with the smallest part of it left, -1 when there is none.
 func (b *Book) tightest() int {
 	best, least := -1, 0.0
-	for i, a := range b.limits {
+	for i := range b.limits() {
+		a := &b.accounts[i]
 		if a.rule.Soft {
 			continue
 		}
@@ -167,13 +170,14 @@ func (b *Book) denialOf(v verdict) string {
 	if v.behind {
 		return behindOthers
 	}
-	return b.limits[v.limit].text
+	return b.accounts[v.limit].text
 }
 
 // grant opens a hold. The caller has asked judge.
 func (b *Book) grant(h *hold, now int64) {
 	h.granted = now
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, named := h.amounts.of(a.place, a.unit); named {
 			a.hold(n, now)
 		}
@@ -193,7 +197,7 @@ func (b *Book) limitStatus(i int, now int64) (s LimitStatus) {
 
 // describe is limitStatus for one that is part of something larger.
 func (b *Book) describe(i int, now int64, s *LimitStatus) {
-	a := b.limits[i]
+	a := &b.accounts[i]
 	s.Limit = a.rule.copied()
 	s.Used, s.Reserved, s.Remaining = a.used, a.reserved, max(0, a.free(a.rule.Max))
 	switch {
@@ -233,11 +237,11 @@ func (a *account) exhaustsAt(now int64) int64 {
 
 // status is how the quota stands. The book has been advanced to now.
 func (b *Book) status(now int64) QuotaStatus {
-	s := QuotaStatus{Name: b.name, Reservations: b.holds.open(), Limits: make([]LimitStatus, len(b.limits))}
+	s := QuotaStatus{Name: b.name, Reservations: b.holds.open(), Limits: make([]LimitStatus, b.limited)}
 	if b.closed > now {
 		s.ClosedUntil = b.local(b.closed)
 	}
-	for i := range b.limits {
+	for i := range b.limited {
 		b.describe(i, now, &s.Limits[i])
 	}
 	s.Today = b.today.summary(b.name, b.zone())

@@ -11,9 +11,9 @@ import (
 // It is a pure state machine. Its transitions take the rules and the time, and do no I/O, take no lock and read no clock,
 // so that every Persistence behaves alike. Its JSON form is stable. A Book is not safe for concurrent use.
 type Book struct {
-	name     string // set by whoever opens the book
-	clock    int64  // the latest time seen; the book's time never runs back by up to a day
-	accounts []*account
+	name     string    // set by whoever opens the book
+	clock    int64     // the latest time seen; the book's time never runs back by up to a day
+	accounts []account // those of configured limits first, in their order
 	holds    holds
 	settled  settledIDs
 	today    dayTotals
@@ -24,12 +24,15 @@ type Book struct {
 	batches  []batch      // the last batch of each writer
 	tally    tally
 
-	configured *rules     // the rules that the accounts have been matched with
-	limits     []*account // of those rules, in their order
-	changed    bool       // something has changed that must be saved
-	quiet      int64      // until then time changes nothing but what flows
-	flowing    []*account // those in which it may
+	configured *rules // the rules that the accounts have been matched with
+	limited    int    // how many of the accounts are of those rules
+	changed    bool   // something has changed that must be saved
+	flowing    bool   // there are accounts in which time changes something at any moment
+	quiet      int64  // until then it changes nothing else
 }
+
+// limits are the accounts of the limits that are configured, in their order.
+func (b *Book) limits() []account { return b.accounts[:b.limited] }
 
 // tally counts what became of reservations, for Verify.
 type tally struct{ granted, settled, expired int64 }
@@ -68,8 +71,8 @@ func (b *Book) advance(r *rules, now int64) int64 {
 func (b *Book) advanceSome(r *rules, now int64, most int) (at int64, behind bool) {
 	if now < b.quiet && now >= b.clock && b.configured == r {
 		b.clock = now
-		for _, a := range b.flowing {
-			a.turn(now)
+		if b.flowing {
+			b.flow(now)
 		}
 		return now, false
 	}
@@ -117,12 +120,13 @@ func (b *Book) turnTo(r *rules, now int64, most int) (at int64, behind bool) {
 
 // rest works out until when nothing is due. Whatever brings something earlier about says so to hush.
 func (b *Book) rest() {
-	b.quiet, b.flowing = latest, b.flowing[:0]
+	b.quiet, b.flowing = latest, false
 	b.hush(b.today.end)
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		switch a.window.kind {
 		case kindRolling, kindRefill, kindSession:
-			b.flowing = append(b.flowing, a)
+			b.flowing = true
 		case kindDaily, kindWeekly, kindMonthly, kindEvery:
 			if a.location != nil {
 				b.hush(a.end)
@@ -143,6 +147,15 @@ func (b *Book) rest() {
 	}
 }
 
+// flow turns the accounts in which time may change something at any moment.
+func (b *Book) flow(now int64) {
+	for i := range b.accounts {
+		if a := &b.accounts[i]; a.flows() {
+			a.turn(now)
+		}
+	}
+}
+
 // hush says that something is due then.
 func (b *Book) hush(at int64) { b.quiet = min(b.quiet, at) }
 
@@ -153,11 +166,12 @@ func (b *Book) forgets(h *hold) int64 {
 	}
 	// What it was charged still stands. Fixed windows are known to turn.
 	at := h.charged + mostRemembered
-	for _, a := range b.flowing {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if a.window.kind == kindSession {
 			return 0
 		}
-		if left := h.charged + a.length() + 1; left > b.clock {
+		if left := h.charged + a.length() + 1; a.flows() && left > b.clock {
 			at = min(at, left)
 		}
 	}
@@ -172,7 +186,8 @@ func (b *Book) turnForeign(now int64) {
 		return
 	}
 	b.clock = max(b.clock, now)
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		a.locate(b.configured)
 		a.turn(now)
 	}
@@ -188,7 +203,8 @@ func (b *Book) turnForeign(now int64) {
 
 // turn moves every account and the day to now.
 func (b *Book) turn(r *rules, now int64) {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		a.turn(now)
 	}
 	if now >= b.today.end {
@@ -212,7 +228,8 @@ func (b *Book) turnDay(r *rules, now int64) {
 	if r.template {
 		b.finished = nil // quotas of a template keep no past days
 	}
-	for _, a := range b.limits {
+	for i := range b.limits() {
+		a := &b.accounts[i]
 		b.changed = b.changed || now-a.seen >= day/2
 		a.seen = max(a.seen, now)
 	}
@@ -223,7 +240,8 @@ func (b *Book) turnDay(r *rules, now int64) {
 func (b *Book) expire(r *rules, h *hold, at int64) {
 	b.holds.remove(h)
 	h.charged, h.released = at, r.onExpiry == ReleaseExpired
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		held, _ := h.amounts.of(a.place, a.unit)
 		if h.released {
 			a.settle(held, 0, h.granted, at, false)
@@ -278,7 +296,8 @@ func (b *Book) sweepBatches(now int64) {
 
 // stands reports whether what an expired hold was charged is still part of a window.
 func (b *Book) stands(h *hold) bool {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if held, _ := h.amounts.of(a.place, a.unit); held > 0 && h.charged >= a.windowStart(b.clock) {
 			return true
 		}
@@ -290,7 +309,8 @@ func (b *Book) stands(h *hold) bool {
 func (b *Book) reanchor(r *rules, now int64) {
 	ahead := b.clock
 	b.clock = now
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		a.locate(r) // the book may just have been read, and is not matched yet
 		a.reanchor(now)
 	}
@@ -332,62 +352,77 @@ func (b *Book) reanchor(r *rules, now int64) {
 	b.changed = true
 }
 
-// match finds the accounts of r's limits among those the book has.
+// match finds the accounts of r's limits among those the book has, and puts them first.
 func (b *Book) match(r *rules, now int64) {
-	b.configured = r
-	b.limits = b.limits[:0]
-	for _, a := range b.accounts {
+	b.configured, b.limited = r, 0
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if a.rule != nil {
 			a.seen = max(a.seen, now) // it was configured until now
 		}
 		a.rule = nil
-		at := slices.IndexFunc(r.limits, func(rule limitRule) bool { return rule.text == a.text })
-		if at < 0 {
-			a.locate(r)
-			a.ring()
-			continue
-		}
-		a.rule, a.location = &r.limits[at], r.limits[at].location
-		if a.max != a.rule.Max {
-			if a.window.kind == kindRefill {
-				a.refill(now)
-				a.opened = now // what has flowed back since a grant can be told at one rate only
-			}
-			a.max, a.part = a.rule.Max, 0
-			b.changed = true
-		}
-		if now-a.seen >= seenEvery {
-			a.seen, b.changed = now, b.changed || now-a.seen >= day/2
-		}
-		a.ring()
-		b.limits = append(b.limits, a)
 	}
+	for i := range r.limits {
+		rule := &r.limits[i]
+		for j := b.limited; j < len(b.accounts); j++ {
+			if b.accounts[j].text == rule.key.text {
+				b.accounts[b.limited], b.accounts[j] = b.accounts[j], b.accounts[b.limited]
+				b.follow(&b.accounts[b.limited], rule, now)
+				b.limited++
+				break
+			}
+		}
+	}
+	for i := b.limited; i < len(b.accounts); i++ {
+		b.accounts[i].locate(r)
+		b.accounts[i].ring()
+	}
+}
+
+// follow makes an account follow the rule of its limit.
+func (b *Book) follow(a *account, rule *limitRule, now int64) {
+	a.limitKey, a.rule = rule.key, rule
+	if a.max != rule.Max {
+		if a.window.kind == kindRefill {
+			a.refill(now)
+			a.opened = now // what has flowed back since a grant can be told at one rate only
+		}
+		a.max, a.part = rule.Max, 0
+		b.changed = true
+	}
+	if now-a.seen >= seenEvery {
+		a.seen, b.changed = now, b.changed || now-a.seen >= day/2
+	}
+	a.ring()
 }
 
 // locate looks up the zone of an account. Without it an account is charged but does not turn.
 func (a *account) locate(r *rules) {
-	if a.location == nil {
-		a.location, _ = r.zone(a.window.zone)
+	if a.location != nil {
+		return
+	}
+	if location, err := r.zone(a.window.zone); err == nil {
+		located := *a.limitKey
+		located.location = location
+		a.limitKey = &located
 	}
 }
 
 // open adds the accounts that are missing for r's limits, drops those that nobody has configured for long, and brings in
 // what has been imported. It returns the book's time.
 func (b *Book) open(r *rules, now int64) int64 {
-	if len(b.limits) < len(r.limits) && b.holds.grantedAt(now) {
+	missing := len(r.limits) - b.limited
+	if missing > 0 && b.holds.grantedAt(now) {
 		now++ // so that what was granted before an account was opened can be told from what is granted after
 		b.clock = now
 		b.turn(r, now)
 	}
-	b.limits = b.limits[:0]
+	b.accounts = slices.Grow(b.accounts, missing)
 	for i := range r.limits {
-		rule := &r.limits[i]
-		at := slices.IndexFunc(b.accounts, func(a *account) bool { return a.rule == rule })
-		if at < 0 {
-			at = len(b.accounts)
-			b.accounts = append(b.accounts, b.newAccount(r, rule, now))
+		if rule := &r.limits[i]; i == b.limited || b.accounts[i].rule != rule {
+			b.accounts = slices.Insert(b.accounts, i, b.newAccount(r, rule, now))
+			b.limited++
 		}
-		b.limits = append(b.limits, b.accounts[at])
 	}
 	b.dropUnseen(now)
 	b.bringIn(r, now)
@@ -398,7 +433,7 @@ func (b *Book) open(r *rules, now int64) int64 {
 // dropUnseen drops the accounts that nobody has configured for long.
 func (b *Book) dropUnseen(now int64) {
 	kept := len(b.accounts)
-	b.accounts = slices.DeleteFunc(b.accounts, func(a *account) bool { return a.rule == nil && now-a.seen >= dropAccount })
+	b.accounts = slices.DeleteFunc(b.accounts, func(a account) bool { return a.rule == nil && now-a.seen >= dropAccount })
 	if len(b.accounts) != kept {
 		b.changed = true
 	}
@@ -406,11 +441,8 @@ func (b *Book) dropUnseen(now int64) {
 
 // newAccount opens the account of a limit that the book has not had: it starts with the days that fall into its window,
 // and open holds count in it where they carry over.
-func (b *Book) newAccount(r *rules, rule *limitRule, now int64) *account {
-	a := &account{
-		text: rule.text, unit: rule.Unit, place: rule.Unit.place(), window: rule.Window, max: rule.Max, seen: now, rule: rule, location: rule.location,
-		opened: now, since: now + 1,
-	}
+func (b *Book) newAccount(r *rules, rule *limitRule, now int64) account {
+	a := account{limitKey: rule.key, max: rule.Max, seen: now, rule: rule, opened: now, since: now + 1}
 	a.turn(now)
 	for h := range b.holds.each {
 		n, _ := h.amounts.of(a.place, a.unit)
@@ -454,14 +486,14 @@ func (b *Book) bringIn(r *rules, now int64) {
 	from := *b.imported
 	b.imported, b.changed = nil, true
 	unit := UnitRequests
-	at := slices.IndexFunc(b.limits, func(a *account) bool { return a.window.kind == kindDaily })
+	at := slices.IndexFunc(b.limits(), func(a account) bool { return a.window.kind == kindDaily })
 	if at >= 0 {
-		unit = b.limits[at].unit
+		unit = b.accounts[at].unit
 	}
 	if now < from.ends && from.used > 0 {
 		b.today.use(b.today.unit(unit.place(), unit), from.used)
 		if at >= 0 {
-			b.limits[at].charge(from.used, now)
+			b.accounts[at].charge(from.used, now)
 		}
 	}
 	if from.reserved > 0 {
@@ -524,7 +556,8 @@ func (b *Book) blank() bool {
 		len(b.finished) > 0 || b.imported != nil || b.closed > b.clock {
 		return false
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 {
 			return false
 		}
@@ -534,7 +567,8 @@ func (b *Book) blank() bool {
 
 // untouched reports whether nothing has ever been counted in the book.
 func (b *Book) untouched() bool {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if a.used > 0 || a.armed > 0 {
 			return false
 		}
@@ -556,7 +590,8 @@ func (b *Book) nextTurn() int64 {
 	}
 	earlier(b.today.end)
 	earlier(b.closed)
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		earlier(a.end)
 	}
 	return next
@@ -565,7 +600,8 @@ func (b *Book) nextTurn() int64 {
 // nextRenewal is when the first of the windows that open holds carry over ends; latest when there is none.
 func (b *Book) nextRenewal() int64 {
 	next := latest
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if a.carries() && a.end > b.clock {
 			next = min(next, a.end)
 		}

@@ -239,7 +239,8 @@ func (b *Book) MarshalJSON() ([]byte, error) {
 	if len(b.accounts) > 0 {
 		form.Accounts = make(map[string]accountJSON, len(b.accounts))
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		form.Accounts[a.text] = a.form()
 	}
 	for _, h := range b.holds.inOrder() {

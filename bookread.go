@@ -28,7 +28,7 @@ func (b *Book) fill(form *bookJSON) error {
 		if n := len(a.slices); !a.carries() && max(a.start, a.opened) > b.clock || n > 0 && a.slices[n-1].start > b.clock {
 			return fmt.Errorf("account %q: its window begins after the time of the book", text)
 		}
-		b.accounts = append(b.accounts, a)
+		b.accounts = append(b.accounts, *a)
 	}
 	if err := b.fillHolds(form); err != nil {
 		return err
@@ -121,7 +121,7 @@ func (form holdJSON) check() error {
 
 func (form accountJSON) account(text string) (*account, error) {
 	a := &account{
-		text: text, unit: form.Unit, place: form.Unit.place(), window: form.Window, max: form.Max, seen: int64(form.Seen), used: form.Used,
+		limitKey: &limitKey{text: text, unit: form.Unit, place: form.Unit.place(), window: form.Window}, max: form.Max, seen: int64(form.Seen), used: form.Used,
 		start: int64(form.Start), end: int64(form.End), since: int64(form.Since), opened: int64(form.Opened),
 		first: int64(form.First), part: form.Part, armed: form.Armed, reserved: form.Reserved,
 	}
@@ -203,7 +203,8 @@ func (b *Book) fillHolds(form *bookJSON) error {
 		}
 		b.holds.remember(h)
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if err := b.reserve(a); err != nil {
 			return fmt.Errorf("account %q: %w", a.text, err)
 		}
@@ -334,17 +335,12 @@ func (s DaySummary) check() error {
 // clone returns a book that shares nothing with b but its rules.
 func (b *Book) clone() *Book {
 	c := *b
-	c.accounts = make([]*account, len(b.accounts))
-	for i, a := range b.accounts {
-		copied := *a
-		copied.slices, copied.marks = slices.Clone(a.slices), slices.Clone(a.marks)
-		c.accounts[i] = &copied
+	c.accounts = slices.Clone(b.accounts)
+	for i := range c.accounts {
+		a := &c.accounts[i]
+		a.slices, a.marks = slices.Clone(a.slices), slices.Clone(a.marks)
 	}
-	c.limits = make([]*account, len(b.limits))
-	for i, a := range b.limits {
-		c.limits[i] = c.accounts[slices.Index(b.accounts, a)]
-	}
-	c.holds, c.quiet, c.flowing = holds{}, 0, nil
+	c.holds, c.quiet = holds{}, 0
 	for _, h := range b.holds.inOrder() {
 		c.holds.add(h.clone())
 	}

@@ -25,7 +25,7 @@ func TestAnAmountThatOpenHoldsAloneKeepOutWaitsForThem(t *testing.T) {
 	}
 	require.Equal(t, int64(math.MaxInt64), saturatingAdd2(math.MaxInt64-1, 1, 1))
 	require.Equal(t, int64(0), saturatingAdd2(-5, 2, 3))
-	at, _ := (&account{window: Rolling(time.Minute)}).fitsAt(1, 0, noon)
+	at, _ := (&account{limitKey: newLimitKey(UnitRequests, Rolling(time.Minute), nil)}).fitsAt(1, 0, noon)
 	require.Equal(t, noon, at)
 }
 
@@ -231,9 +231,11 @@ func TestRatesThatAreAnchoredAnewCountAndAlertWhatWasHeld(t *testing.T) {
 		if used > 0 {
 			require.Equal(t, now-now%l.account().sliceLength(), l.account().slices[0].start)
 		}
-		require.Zero(t, l.book.limits[1].part)
+		require.Zero(t, l.book.limits()[1].part)
 	}
-	for _, a := range []*account{{window: Daily(nil), end: 5}, {window: Daily(nil), location: time.UTC}} {
+	for _, a := range []account{
+		{limitKey: newLimitKey(UnitRequests, Daily(nil), nil), end: 5}, {limitKey: newLimitKey(UnitRequests, Daily(nil), time.UTC)},
+	} {
 		end := a.end
 		a.reanchor(noon)
 		require.Equal(t, []int64{0, end}, []int64{a.start, a.end}, "it has not begun, or its zone is not known")
@@ -290,8 +292,8 @@ func TestAnAccountThatIsNotConfiguredTurnsAndDisturbsNoOther(t *testing.T) {
 	l.requireBalance(4, 0)
 	require.Len(t, l.book.accounts, 2)
 	l.pass(day)
-	require.Equal(t, "images per day in Europe/Berlin", l.book.accounts[0].text)
-	require.Zero(t, l.book.accounts[0].used)
+	require.Equal(t, "images per day in Europe/Berlin", l.book.accounts[1].text, "after those that are configured")
+	require.Zero(t, l.book.accounts[1].used)
 	l.pass(minute)
 	l.configure(Limit{Max: 20, Window: Refill(100 * time.Hour)})
 	require.Zero(t, l.account().part, "what has flowed back in part is let go with the old rate")

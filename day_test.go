@@ -157,11 +157,11 @@ func TestABookAdvancedLateIsTheSameAsOneAdvancedInTime(t *testing.T) {
 			}
 			l.to(end)
 			late.to(end)
-			for i, a := range l.book.limits {
-				late.book.limits[i].seen = a.seen // when somebody last looked
+			for i, a := range l.book.limits() {
+				late.book.limits()[i].seen = a.seen // when somebody last looked
 			}
 			requireSame(t, l.text(), late.text())
-			require.True(t, slices.EqualFunc(l.book.limits, late.book.limits, func(x, y *account) bool {
+			require.True(t, slices.EqualFunc(l.book.limits(), late.book.limits(), func(x, y account) bool {
 				return x.reserved == y.reserved && x.held == y.held
 			}))
 		}

@@ -18,7 +18,8 @@ const takeOverAlerts = int64(time.Minute)
 
 // cross marks every threshold that has been reached and puts its alert into the outbox.
 func (b *Book) cross(now int64) {
-	for _, a := range b.limits {
+	for i := range b.limits() {
+		a := &b.accounts[i]
 		for a.used >= a.alarm && a.used > 0 {
 			at := slices.IndexFunc(a.rule.thresholds, func(t int) bool { return !a.marked(t) })
 			if at < 0 {

@@ -83,7 +83,8 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 	actual, estimated := s.named, amounts{}
 	h.complete(&actual, &estimated)
 	b.holds.remove(h)
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		held, wasHeld := h.amounts.of(a.place, a.unit)
 		used, isUsed := actual.of(a.place, a.unit)
 		if wasHeld || isUsed {
@@ -145,7 +146,8 @@ func (b *Book) amend(h *hold, actual, estimated *amounts, now int64) {
 	if !h.released {
 		charged = h.amounts
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		was, _ := charged.of(a.place, a.unit)
 		is, _ := actual.of(a.place, a.unit)
 		a.amend(was, is, h.granted, h.charged, now)
@@ -193,7 +195,8 @@ func (b *Book) release(s *settlement, now int64) (settled bool) {
 
 // giveBack frees some or all of what a hold has set aside.
 func (b *Book) giveBack(h *hold, list *amounts, now int64) {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, held := list.of(a.place, a.unit); held {
 			a.settle(n, 0, h.granted, now, false)
 			b.restartSession(a, h)
@@ -234,7 +237,8 @@ func (b *Book) restartSession(a *account, released *hold) {
 // or ends it when there was no other. When those others are known is told by what they were charged: together all that
 // is used.
 func (b *Book) unbegin(released *hold) {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, _ := released.amounts.of(a.place, a.unit); n == 0 || a.window.kind != kindSession || a.first != released.granted {
 			continue
 		}
@@ -272,7 +276,8 @@ func (b *Book) extend(s *settlement, ttl, now int64) (expires int64, settled boo
 
 // use charges usage that has no hold.
 func (b *Book) use(list *amounts, now int64) {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, named := list.of(a.place, a.unit); named {
 			a.charge(n, now)
 		}
@@ -308,7 +313,8 @@ func (b *Book) record(list *amounts, now int64) {
 		}
 		h = next
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, named := rest.exactly(a.place, a.unit); named {
 			a.charge(n, now)
 		}
@@ -338,7 +344,8 @@ func (b *Book) useUp(h *hold, rest *amounts, now int64) {
 		}
 	}
 	b.holds.remove(h)
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, named := portion.exactly(a.place, a.unit); named {
 			held, _ := h.amounts.of(a.place, a.unit)
 			a.settle(held, n, h.granted, now, true)
@@ -359,7 +366,8 @@ func (b *Book) usePart(h *hold, rest *amounts, now int64) {
 	if used.spent() {
 		return
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, held := used.of(a.place, a.unit); held {
 			actual := n
 			if left, named := rest.exactly(a.place, a.unit); named {
@@ -457,7 +465,8 @@ func (m *amounts) subtractParts(total int64) {
 // closed for as long as it asks. Neither ever falls by it.
 func (b *Book) observe(o Observation, unit Unit, window Window, now int64) {
 	reset := nanos(o.ResetAt)
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if o.Remaining == nil || a.unit != unit || window.kind != kindUnset && a.window != window || reset != 0 && reset <= now {
 			continue
 		}
@@ -478,7 +487,8 @@ func (b *Book) observe(o Observation, unit Unit, window Window, now int64) {
 
 // reset makes used 0 and arms the alerts again. Open holds and the totals of the day stay.
 func (b *Book) reset(now int64) {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		a.reset(now)
 	}
 	b.changed = true

@@ -74,7 +74,7 @@ func TestRecordMatchesHoldsInEveryFormOfTokens(t *testing.T) {
 			l.record(append([]Amount{req(1)}, c.recorded...)...)
 			l.requireBalance(c.used, c.reserved)
 			require.Equal(t, c.used, l.book.today.used(UnitTokens))
-			require.Equal(t, l.book.limits[1].used, l.book.today.used(UnitInputTokens))
+			require.Equal(t, l.book.limits()[1].used, l.book.today.used(UnitInputTokens))
 			l.reload()
 
 			l = newLedger(t, Limit{Unit: UnitTokens, Max: 100, Window: Daily(nil)}, Limit{Unit: UnitInputTokens, Max: 100})
@@ -83,7 +83,7 @@ func TestRecordMatchesHoldsInEveryFormOfTokens(t *testing.T) {
 			require.Zero(t, l.book.holds.open())
 			l.requireBalance(c.closed, 0)
 			require.Equal(t, c.closed, l.book.today.used(UnitTokens))
-			require.Equal(t, l.book.limits[1].used, l.book.today.used(UnitInputTokens))
+			require.Equal(t, l.book.limits()[1].used, l.book.today.used(UnitInputTokens))
 		})
 	}
 }
@@ -98,14 +98,14 @@ func TestRecordTakesTheOldestHoldsAndChargesTheRest(t *testing.T) {
 	l.record(Requests(5), Tokens(130))
 	// Two are closed, with 100 and 30 of the tokens; one request of the third is used.
 	l.requireBalance(5, 1)
-	require.Equal(t, []int64{130, 100}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
+	require.Equal(t, []int64{130, 100}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
 	require.Equal(t, int64(2), l.book.tally.settled)
 	require.Equal(t, int64(1), l.book.today.calls)
 	l.record(Requests(0), Tokens(40)) // no request: a part of the oldest
-	require.Equal(t, []int64{170, 60}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
+	require.Equal(t, []int64{170, 60}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
 	l.record(Requests(3), Tokens(90))
 	l.requireBalance(8, 0)
-	require.Equal(t, []int64{260, 0}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
+	require.Equal(t, []int64{260, 0}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
 }
 
 func TestReleaseOldestShrinksHoldsAndChargesNothing(t *testing.T) {
@@ -116,15 +116,15 @@ func TestReleaseOldestShrinksHoldsAndChargesNothing(t *testing.T) {
 	l.grant(hour, Requests(1), InputTokens(30), OutputTokens(20))
 	l.book.releaseOldest(amounting(Tokens(70)), l.at)
 	l.verify()
-	require.Equal(t, int64(30), l.book.limits[1].reserved, "50 of the older hold, 20 of the parts of the other")
+	require.Equal(t, int64(30), l.book.limits()[1].reserved, "50 of the older hold, 20 of the parts of the other")
 	l.book.releaseOldest(amounting(OutputTokens(5)), l.at)
 	l.verify()
-	require.Equal(t, int64(25), l.book.limits[1].reserved)
+	require.Equal(t, int64(25), l.book.limits()[1].reserved)
 	l.requireBalance(0, 2)
 	l.book.releaseOldest(amounting(Requests(9), OutputTokens(99), InputTokens(99)), l.at)
 	l.verify()
 	l.requireBalance(0, 0)
-	require.Zero(t, l.book.limits[1].reserved)
+	require.Zero(t, l.book.limits()[1].reserved)
 	require.Zero(t, l.book.holds.open())
 	require.Zero(t, l.book.today.used(UnitTokens))
 	require.Equal(t, tally{granted: 2, settled: 2}, l.book.tally)
@@ -301,9 +301,9 @@ func TestASessionBeginsWithItsFirstUse(t *testing.T) {
 	require.NotNil(t, l.book.holds.findLate(second))
 	l.release(first)
 	requireBegun(l, 0)
-	require.Equal(t, noon+hour, l.book.limits[1].start)
+	require.Equal(t, noon+hour, l.book.limits()[1].start)
 	require.False(t, l.release(second)) // late
-	require.Zero(t, l.book.limits[1].start)
+	require.Zero(t, l.book.limits()[1].start)
 }
 
 func TestASessionThatBeginsAnewAlertsAnew(t *testing.T) {

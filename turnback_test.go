@@ -289,10 +289,10 @@ func TestABookIsNotBlankWhileAnyOneThingInItCounts(t *testing.T) {
 		"finished": func(b *Book) { b.finished = make([]DaySummary, 1) },
 		"imported": func(b *Book) { b.imported = &imported{} },
 		"closed":   func(b *Book) { b.closed = b.clock + 1 },
-		"used":     func(b *Book) { b.limits[0].used = 1 },
-		"reserved": func(b *Book) { b.limits[0].reserved = 1 },
-		"alerted":  func(b *Book) { b.limits[0].marks = make([]mark, 1) },
-		"begun":    func(b *Book) { b.limits[0].first = 1 },
+		"used":     func(b *Book) { b.limits()[0].used = 1 },
+		"reserved": func(b *Book) { b.limits()[0].reserved = 1 },
+		"alerted":  func(b *Book) { b.limits()[0].marks = make([]mark, 1) },
+		"begun":    func(b *Book) { b.limits()[0].first = 1 },
 		"today":    func(b *Book) { b.today.calls = 1 },
 		"last day": func(b *Book) { b.today.last = b.clock - day + 1 },
 	} {
@@ -307,8 +307,8 @@ func TestABookIsNotBlankWhileAnyOneThingInItCounts(t *testing.T) {
 func TestABookIsUntouchedUntilAnyOneThingIsCounted(t *testing.T) {
 	t.Parallel()
 	for name, count := range map[string]func(b *Book){
-		"used":     func(b *Book) { b.limits[0].used = 1 },
-		"reset":    func(b *Book) { b.limits[0].armed = 1 },
+		"used":     func(b *Book) { b.limits()[0].used = 1 },
+		"reset":    func(b *Book) { b.limits()[0].armed = 1 },
 		"granted":  func(b *Book) { b.tally.granted = 1 },
 		"today":    func(b *Book) { b.today.denied = 1 },
 		"last day": func(b *Book) { b.today.last = 1 },
@@ -336,7 +336,7 @@ func TestTheNextTurnIsWhateverComesFirst(t *testing.T) {
 			}
 			return noon + max(0, after)
 		}
-		b := &Book{clock: noon, closed: at(c.closed), accounts: []*account{{end: at(c.window)}}}
+		b := &Book{clock: noon, closed: at(c.closed), accounts: []account{{limitKey: newLimitKey(UnitRequests, Every(time.Hour), time.UTC), end: at(c.window)}}}
 		b.today.end = at(c.day)
 		if c.expiry > 0 {
 			b.holds.add(&hold{expires: at(c.expiry)})
@@ -359,7 +359,7 @@ func TestTimesLeaveTheBookInTheZoneOfItsWindows(t *testing.T) {
 	}
 	require.Equal(t, berlin, l.book.zone())
 	require.Equal(t, time.UTC, (&Book{}).zone())
-	for _, local := range []func(int64) time.Time{(&account{}).time, (&Book{}).local} {
+	for _, local := range []func(int64) time.Time{(&account{limitKey: &limitKey{}}).time, (&Book{}).local} {
 		require.Equal(t, instant(noon), local(noon))
 	}
 }

@@ -12,7 +12,8 @@ func (b *Book) verify() error {
 	broken := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("quota: %s: "+format, append([]any{printable(b.name)}, args...)...))
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		check := *a
 		check.held, check.reserved = 0, 0
 		check.slices = nil
