@@ -208,9 +208,9 @@ func TestAmountsAreReadInOrderWhateverWasThere(t *testing.T) {
 
 func TestAnEmptyBookSaysNothingButItsTime(t *testing.T) {
 	t.Parallel()
-	form := (&dayTotals{start: 1, end: 2, known: [places]unitTotal{atRequests: {used: 1}}, deniedBy: []denial{{"x", 1}}}).form()
+	form := (&dayTotals{start: 1, end: 2, requests: unitTotal{used: 1}, more: &dayDetails{deniedBy: []denial{{"x", 1}}}}).form()
 	require.Equal(t, &todayJSON{Start: 1, End: 2, Used: amountsOf(*amounting(Requests(1))), DeniedBy: map[string]int64{"x": 1}}, form)
-	require.Equal(t, &todayJSON{}, (&dayTotals{other: []unitTotal{{unit: "images"}}}).form())
+	require.Equal(t, &todayJSON{}, (&dayTotals{more: &dayDetails{other: []ownTotal{{unit: "images"}}}}).form())
 	require.Equal(t, accountJSON{Unit: UnitRequests, Window: Daily(nil)}, (&account{limitKey: newLimitKey(UnitRequests, Daily(nil), nil)}).form())
 	text, err := json.Marshal(&Book{clock: noon})
 	require.NoError(t, err)
@@ -321,7 +321,7 @@ func TestVerifyFindsWhatIsLessThanNothingByOne(t *testing.T) {
 		b.limits()[1].slices = []slice{{start: noon - minute, used: -1}, {start: noon, used: 3}}
 	})
 	harmed(func(b *Book) { b.limits()[1].slices[0].used++ })
-	harmed(func(b *Book) { b.today.known[atRequests].estimated = -1 })
+	harmed(func(b *Book) { b.today.known(atRequests).estimated = -1 })
 }
 
 func TestSlicesOfARollingWindowAreAlignedAndPositive(t *testing.T) {

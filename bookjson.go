@@ -298,7 +298,7 @@ func (h *hold) form() holdJSON {
 func (d *dayTotals) form() *todayJSON {
 	form := &todayJSON{
 		Start: moment(d.start), End: moment(d.end), Last: moment(d.last), Calls: d.calls, Denied: d.denied,
-		Expired: d.expired, Alerts: d.alerts,
+		Expired: d.expired, Alerts: d.alerts(),
 	}
 	for unit, total := range d.each {
 		for _, one := range [3]struct {
@@ -310,9 +310,9 @@ func (d *dayTotals) form() *todayJSON {
 			}
 		}
 	}
-	if len(d.deniedBy) > 0 {
-		form.DeniedBy = make(map[string]int64, len(d.deniedBy))
-		for _, refusal := range d.deniedBy {
+	if deniedBy := d.deniedBy(); len(deniedBy) > 0 {
+		form.DeniedBy = make(map[string]int64, len(deniedBy))
+		for _, refusal := range deniedBy {
 			form.DeniedBy[refusal.by] = refusal.n
 		}
 	}

@@ -103,7 +103,8 @@ func TestEveryFieldOfABookIsSavedOrDerived(t *testing.T) {
 	before := l.text()
 	groups := [][]any{
 		{b}, {&b.holds}, {&b.settled}, {&b.today}, {b.imported}, {&b.tally}, pointers(b.outbox), pointers(b.batches),
-		pointers(b.settled.queue), append(pointers(b.today.other), pointers(b.today.known[:])...), pointers(b.today.deniedBy),
+		pointers(b.settled.queue), {b.today.more}, pointers(b.today.more.other), pointers(b.today.more.deniedBy),
+		append(pointers(b.today.rest[:]), &b.today.requests),
 	}
 	var accounts, keys, pieces, marks, holdings []any
 	for i := range b.accounts {
@@ -185,8 +186,8 @@ func TestAClonedBookSharesNothing(t *testing.T) {
 			l.book.finished[i].Used[UnitRequests], l.book.finished[i].Calls = 99, 99
 		}
 		for _, list := range [][]any{
-			pointers(l.book.outbox), pointers(l.book.batches), pointers(l.book.settled.queue), pointers(l.book.today.other),
-			pointers(l.book.today.deniedBy), pointers(l.book.today.alerts),
+			pointers(l.book.outbox), pointers(l.book.batches), pointers(l.book.settled.queue), pointers(l.book.today.more.other),
+			pointers(l.book.today.more.deniedBy), pointers(l.book.today.more.alerts), pointers(l.book.today.rest[:]),
 		} {
 			for i := range list {
 				reflect.ValueOf(list[i]).Elem().SetZero()

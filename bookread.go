@@ -292,7 +292,10 @@ func (d *dayTotals) fill(form *todayJSON) error {
 		return errors.New("numbers that contradict each other")
 	}
 	d.start, d.end, d.last = int64(form.Start), int64(form.End), int64(form.Last)
-	d.calls, d.denied, d.expired, d.alerts = form.Calls, form.Denied, form.Expired, form.Alerts
+	d.calls, d.denied, d.expired = form.Calls, form.Denied, form.Expired
+	if len(form.Alerts) > 0 {
+		d.details().alerts = form.Alerts
+	}
 	for one := range (*amounts)(&form.Used).each {
 		d.unit(one.at, one.unit).used = one.n
 	}
@@ -307,7 +310,8 @@ func (d *dayTotals) fill(form *todayJSON) error {
 		if !counters(form.DeniedBy[by]) {
 			return errors.New("a number of refusals that is negative or too large")
 		}
-		d.deniedBy = append(d.deniedBy, denial{by, form.DeniedBy[by]})
+		more := d.details()
+		more.deniedBy = append(more.deniedBy, denial{by, form.DeniedBy[by]})
 	}
 	return nil
 }
@@ -348,8 +352,7 @@ func (b *Book) clone() *Book {
 		c.holds.remember(h.clone())
 	}
 	c.settled = settledIDs{until: maps.Clone(b.settled.until), queue: slices.Clone(b.settled.list())}
-	c.today.other, c.today.deniedBy = slices.Clone(b.today.other), slices.Clone(b.today.deniedBy)
-	c.today.alerts = slices.Clone(b.today.alerts)
+	c.today = b.today.clone()
 	c.finished = make([]DaySummary, len(b.finished))
 	for i := range b.finished {
 		c.finished[i] = b.finished[i].clone()

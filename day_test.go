@@ -94,8 +94,9 @@ func TestWhatIsHeldIsTheFirstPeakOfTheNextDay(t *testing.T) {
 		Estimated:    map[Unit]int64{UnitRequests: 2, UnitTokens: 50},
 		PeakReserved: map[Unit]int64{UnitRequests: 4, UnitTokens: 57},
 	}}, l.book.finished)
-	require.Equal(t, [places]unitTotal{atRequests: {open: 4, peak: 4}}, l.book.today.known)
-	require.Empty(t, l.book.today.other)
+	require.Equal(t, unitTotal{open: 4, peak: 4}, l.book.today.requests)
+	require.Nil(t, l.book.today.rest)
+	require.Empty(t, l.book.today.own())
 	require.Equal(t, noon+12*hour, l.book.today.last)
 }
 
@@ -181,22 +182,23 @@ func TestLoweringTotalsStopsAtNothing(t *testing.T) {
 	var d dayTotals
 	d.add(amounting(Tokens(5)))
 	d.estimate(amounting(Tokens(3)))
-	d.known[atTokens].lower(4, 9)
-	require.Equal(t, unitTotal{used: 1}, d.known[atTokens])
-	d.known[atTokens].lower(4, 9)
-	require.Zero(t, d.known[atTokens])
+	d.known(atTokens).lower(4, 9)
+	require.Equal(t, unitTotal{used: 1}, *d.known(atTokens))
+	d.known(atTokens).lower(4, 9)
+	require.Zero(t, *d.known(atTokens))
 	require.Equal(t, "50% of requests per day", alertNote(50, "requests per day"), fmt.Sprint(d))
 }
 
 func TestADayIsActiveWhenAnyOneThingHappened(t *testing.T) {
 	t.Parallel()
 	for name, d := range map[string]dayTotals{
-		"call": {calls: 1}, "refusal": {denied: 1}, "expiry": {expired: 1}, "alert": {alerts: []string{"50%"}},
-		"usage": {known: [places]unitTotal{atRequests: {used: 1}}}, "hold": {other: []unitTotal{{unit: "images", peak: 1}}},
+		"call": {calls: 1}, "refusal": {denied: 1}, "expiry": {expired: 1}, "alert": {more: &dayDetails{alerts: []string{"50%"}}},
+		"usage": {requests: unitTotal{used: 1}}, "tokens": {rest: &[places - 1]unitTotal{{used: 1}}},
+		"hold": {more: &dayDetails{other: []ownTotal{{"images", unitTotal{peak: 1}}}}},
 	} {
 		require.True(t, d.active(), name)
 	}
-	require.False(t, (&dayTotals{other: []unitTotal{{unit: "images"}}}).active())
+	require.False(t, (&dayTotals{more: &dayDetails{other: []ownTotal{{unit: "images"}}}}).active())
 }
 
 func TestAClonedDaySharesNothing(t *testing.T) {
@@ -223,7 +225,7 @@ func TestAskingForUnitsThatNobodyUsesLeavesNoTrace(t *testing.T) {
 	for i := range 100 {
 		require.True(t, l.book.today.countable(amounting(Amount{Unit(fmt.Sprint("unit", i)), 1})))
 	}
-	require.Empty(t, l.book.today.other)
+	require.Empty(t, l.book.today.own())
 	require.Equal(t, before, l.text())
 }
 
@@ -234,5 +236,5 @@ func TestADayNotesEachThresholdOnceHoweverOftenItIsCrossed(t *testing.T) {
 		l.pass(second)
 	}
 	require.Len(t, l.book.outbox, 20)
-	require.Equal(t, []string{"50% of requests per 1s", "80% of requests per 1s"}, l.book.today.alerts)
+	require.Equal(t, []string{"50% of requests per 1s", "80% of requests per 1s"}, l.book.today.alerts())
 }

@@ -47,8 +47,9 @@ func (b *Book) alert(a *account, threshold int, now int64) {
 		alert.WindowStart, alert.WindowEnd = a.time(a.start), a.time(a.end)
 	}
 	b.outbox = append(b.outbox, delivery{alert: alert})
-	if note := alertNote(threshold, a.text); !slices.Contains(b.today.alerts, note) { // short windows cross it all day long
-		b.today.alerts = append(b.today.alerts, note)
+	if note := alertNote(threshold, a.text); !slices.Contains(b.today.alerts(), note) { // short windows cross it all day long
+		more := b.today.details()
+		more.alerts = append(more.alerts, note)
 	}
 	b.changed = true
 }

@@ -301,7 +301,7 @@ func (b *Book) record(list *amounts, now int64) {
 		next := h.newer
 		held := h.amounts.known[atRequests]
 		switch {
-		case counted && (requests == 0 || b.today.known[atRequests].open == 0), !counted && !b.today.anyOpen(&rest):
+		case counted && (requests == 0 || b.today.open(atRequests) == 0), !counted && !b.today.anyOpen(&rest):
 			next = nil
 		case counted && held == 0:
 		case counted && held <= requests:

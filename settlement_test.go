@@ -33,7 +33,7 @@ func TestFinalChargesWhatIsNotNamedAsHeld(t *testing.T) {
 		l := newLedger(t, Limit{Unit: UnitTokens, Max: 100, Window: Daily(nil)})
 		l.commit(l.grant(hour, c.held...), c.named...)
 		l.requireBalance(c.tokens, 0)
-		total := l.book.today.known[atTokens]
+		total := l.book.today.known(atTokens)
 		require.Equal(t, c.tokens, total.used, c)
 		require.Equal(t, c.estimated, total.estimated, c)
 		require.Zero(t, total.open)
@@ -45,7 +45,7 @@ func TestFinalChargesWhatIsNotNamedAsHeld(t *testing.T) {
 		l.commit(key, c.named...)
 		l.requireBalance(c.tokens, 0)
 		require.Equal(t, c.tokens, l.book.today.used(UnitTokens), c)
-		require.Equal(t, c.estimated, l.book.today.known[atTokens].estimated, c)
+		require.Equal(t, c.estimated, l.book.today.known(atTokens).estimated, c)
 	}
 }
 
@@ -346,7 +346,7 @@ func TestUndoLeavesNothingButThePeak(t *testing.T) {
 		l.book.undo(l.grant(hour, Requests(3)), l.at)
 		l.verify()
 		l.requireBalance(0, 0)
-		require.Equal(t, int64(3), l.book.today.known[atRequests].peak)
+		require.Equal(t, int64(3), l.book.today.known(atRequests).peak)
 		require.Zero(t, l.book.today.calls)
 		require.True(t, window.kind != kindSession || l.account().start == 0)
 		l.book.undo(holdKey{1, 1}, l.at)
