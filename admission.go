@@ -74,14 +74,14 @@ func (b *Book) admits(list *amounts, now int64) bool {
 			return false
 		}
 	}
-	return b.closed <= now
+	return b.closed() <= now
 }
 
 // judge is admits with reasons: those of the limit that refuses for longest.
 func (b *Book) judge(list *amounts, now int64) verdict {
 	worst := verdict{limit: -1}
-	if b.closed > now {
-		worst = verdict{limit: -1, closed: true, refused: true, retryAt: b.closed}
+	if b.closed() > now {
+		worst = verdict{limit: -1, closed: true, refused: true, retryAt: b.closed()}
 	}
 	for i := range b.limits() {
 		a := &b.accounts[i]
@@ -183,9 +183,9 @@ func (b *Book) grant(h *hold, now int64) {
 		}
 	}
 	b.today.held(&h.amounts)
-	b.holds.add(h)
+	b.holding().add(h)
 	b.hush(h.expires)
-	b.tally.granted++
+	b.holds.tally.granted++
 	b.changed = true
 }
 
@@ -237,11 +237,11 @@ func (a *account) exhaustsAt(now int64) int64 {
 
 // status is how the quota stands. The book has been advanced to now.
 func (b *Book) status(now int64) QuotaStatus {
-	s := QuotaStatus{Name: b.name, Reservations: b.holds.open(), Limits: make([]LimitStatus, b.limited)}
-	if b.closed > now {
-		s.ClosedUntil = b.local(b.closed)
+	s := QuotaStatus{Name: b.name, Reservations: b.holds.open(), Limits: make([]LimitStatus, len(b.limits()))}
+	if b.closed() > now {
+		s.ClosedUntil = b.local(b.closed())
 	}
-	for i := range b.limited {
+	for i := range b.limits() {
 		b.describe(i, now, &s.Limits[i])
 	}
 	s.Today = b.today.summary(b.name, b.zone())

@@ -92,7 +92,7 @@ func TestTheLimitThatBindsLongestIsNamed(t *testing.T) {
 	require.Equal(t, verdict{limit: -1, closed: true, retryAt: noon + minute, refused: true}, judge(Amount{"other", 1}))
 	require.Equal(t, 1, judge(Requests(1)).limit)
 	l.book.observe(Observation{RetryAfter: time.Second}, "", Window{}, l.at)
-	require.Equal(t, noon+minute, l.book.closed, "it only ever lengthens")
+	require.Equal(t, noon+minute, l.book.closed(), "it only ever lengthens")
 	l.pass(minute)
 	require.False(t, judge(Amount{"other", 1}).refused)
 }

@@ -252,7 +252,7 @@ func TestIDsOfAlertsNameTheWindowAndHowOftenItWasReset(t *testing.T) {
 		l.book.reset(l.at)
 		l.pass(second)
 		l.book.use(amounting(Requests(6)), l.at)
-		require.Equal(t, ids, [2]string{l.book.outbox[0].alert.ID, l.book.outbox[1].alert.ID})
+		require.Equal(t, ids, [2]string{l.book.outbox()[0].alert.ID, l.book.outbox()[1].alert.ID})
 	}
 }
 
@@ -265,7 +265,7 @@ func TestTheNextTurnOfAWindowIsArmedLikeTheFirst(t *testing.T) {
 
 func TestAlertsThatNobodyDeliversAreDueAMinuteAfterTheyWereClaimed(t *testing.T) {
 	t.Parallel()
-	overdue := func(list ...delivery) (int64, bool) { return (&Book{outbox: list}).overdue(1) }
+	overdue := func(list ...delivery) (int64, bool) { return (&Book{more: &bookDetails{outbox: list}}).overdue(1) }
 	for _, c := range []struct {
 		list []delivery
 		at   int64

@@ -233,8 +233,9 @@ func byUnit(x, y Amount) int {
 
 // MarshalJSON returns the book in its stable form.
 func (b *Book) MarshalJSON() ([]byte, error) {
+	tally := b.tally()
 	form := bookJSON{
-		Clock: moment(b.clock), Finished: b.finished, ClosedUntil: moment(b.closed), Tally: tallyJSON{b.tally.granted, b.tally.settled, b.tally.expired},
+		Clock: moment(b.clock), Finished: b.finished(), ClosedUntil: moment(b.closed()), Tally: tallyJSON{tally.granted, tally.settled, tally.expired},
 	}
 	if len(b.accounts) > 0 {
 		form.Accounts = make(map[string]accountJSON, len(b.accounts))
@@ -246,22 +247,22 @@ func (b *Book) MarshalJSON() ([]byte, error) {
 	for _, h := range b.holds.inOrder() {
 		form.Holds = append(form.Holds, h.form())
 	}
-	for h := b.holds.ended.oldest; h != nil; h = h.newer {
+	for h := b.holds.oldestLate(); h != nil; h = h.newer {
 		form.Expired = append(form.Expired, h.form())
 	}
-	for _, one := range b.settled.list() {
+	for _, one := range b.settled().list() {
 		form.Settled = append(form.Settled, settledJSON{one.id, moment(one.forget)})
 	}
 	if b.today.end != 0 {
 		form.Today = b.today.form()
 	}
-	for _, d := range b.outbox {
+	for _, d := range b.outbox() {
 		form.Alerts = append(form.Alerts, deliveryJSON{d.alert, number(d.writer), moment(d.claimed)})
 	}
-	if b.imported != nil {
-		form.Imported = &importedJSON{b.imported.used, b.imported.reserved, moment(b.imported.ends)}
+	if from := b.imported(); from != nil {
+		form.Imported = &importedJSON{from.used, from.reserved, moment(from.ends)}
 	}
-	for _, one := range b.batches {
+	for _, one := range b.batches() {
 		form.Batches = append(form.Batches, batchJSON{number(one.writer), one.number, moment(one.at)})
 	}
 	return json.Marshal(form)

@@ -79,7 +79,7 @@ func TestABookSurvivesJSONByteForByte(t *testing.T) {
 	require.NoError(t, err)
 	var back Book
 	require.NoError(t, json.Unmarshal(text, &back))
-	require.Equal(t, fresh.imported, back.imported)
+	require.Equal(t, fresh.imported(), back.imported())
 }
 
 // derived are the fields that a book works out again when it has been read. All others must be saved.
@@ -98,12 +98,12 @@ var derived = map[string][]string{
 
 func TestEveryFieldOfABookIsSavedOrDerived(t *testing.T) {
 	l := fullLedger(t)
-	l.book.imported = &imported{1, 2, 3}
+	l.book.details().imported = &imported{1, 2, 3}
 	b := l.book
 	before := l.text()
 	groups := [][]any{
-		{b}, {&b.holds}, {&b.settled}, {&b.today}, {b.imported}, {&b.tally}, pointers(b.outbox), pointers(b.batches),
-		pointers(b.settled.queue), {b.today.more}, pointers(b.today.more.other), pointers(b.today.more.deniedBy),
+		{b}, {b.more}, {b.holds}, {b.settled()}, {&b.today}, {b.imported()}, {&b.holds.tally}, pointers(b.outbox()), pointers(b.batches()),
+		pointers(b.holds.settled.queue), {b.today.more}, pointers(b.today.more.other), pointers(b.today.more.deniedBy),
 		append(pointers(b.today.rest[:]), &b.today.requests),
 	}
 	var accounts, keys, pieces, marks, holdings []any
@@ -182,18 +182,18 @@ func TestAClonedBookSharesNothing(t *testing.T) {
 				a.marks[i].at = 1
 			}
 		}
-		for i := range l.book.finished {
-			l.book.finished[i].Used[UnitRequests], l.book.finished[i].Calls = 99, 99
+		for i := range l.book.finished() {
+			l.book.finished()[i].Used[UnitRequests], l.book.finished()[i].Calls = 99, 99
 		}
 		for _, list := range [][]any{
-			pointers(l.book.outbox), pointers(l.book.batches), pointers(l.book.settled.queue), pointers(l.book.today.more.other),
+			pointers(l.book.outbox()), pointers(l.book.batches()), pointers(l.book.holds.settled.queue), pointers(l.book.today.more.other),
 			pointers(l.book.today.more.deniedBy), pointers(l.book.today.more.alerts), pointers(l.book.today.rest[:]),
 		} {
 			for i := range list {
 				reflect.ValueOf(list[i]).Elem().SetZero()
 			}
 		}
-		clear(l.book.settled.until)
+		clear(l.book.holds.settled.until)
 		clear(l.book.holds.byKey)
 		clear(l.book.holds.expiry)
 		l.book.limits()[0].max = 0
@@ -213,7 +213,7 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 	l.pass(second)
 	l.grant(hour, Requests(2))
 	l.book.use(amounting(Requests(5)), l.at)
-	l.book.settled.add("old", l.at+hour)
+	l.book.holding().settled.add("old", l.at+hour)
 	l.book.mark(5, 6, l.at)
 	l.book.today.deny("requests per day", 1)
 	good := l.text()
@@ -308,7 +308,7 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 	read := &Book{}
 	day := `{"quota":"q","day":"2026-01-25T00:00:00Z","used":null,"alerts":null,"calls":5}`
 	require.NoError(t, json.Unmarshal([]byte(good[:len(good)-1]+`,"finished":[`+day+`]}`), read))
-	require.Equal(t, []int64{5}, calls(read.finished))
+	require.Equal(t, []int64{5}, calls(read.finished()))
 }
 
 // replaced returns a JSON object with the value at a path replaced; null removes it.

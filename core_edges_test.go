@@ -146,9 +146,9 @@ func TestAThresholdIsReachedByTheWholeOfItsPart(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: 7})
 	l.book.use(amounting(Requests(3)), l.at)
-	require.Empty(t, l.book.outbox)
+	require.Empty(t, l.book.outbox())
 	l.book.use(amounting(Requests(1)), l.at)
-	require.Len(t, l.book.outbox, 1)
+	require.Len(t, l.book.outbox(), 1)
 }
 
 func TestARefillKeepsApartWhatIsUsedAndWhatIsReserved(t *testing.T) {
@@ -220,7 +220,7 @@ func TestRatesThatAreAnchoredAnewCountAndAlertWhatWasHeld(t *testing.T) {
 	l.grant(100*day, Requests(6))
 	l.to(noon - 2*day)
 	l.requireBalance(6, 0)
-	require.Len(t, l.book.outbox, 1)
+	require.Len(t, l.book.outbox(), 1)
 	for _, used := range []int64{0, 1} {
 		l = newLedger(t, Limit{Max: 10, Window: Rolling(time.Minute)}, Limit{Max: 10, Window: Refill(time.Minute)})
 		l.book.use(amounting(Requests(used)), l.at)
@@ -277,7 +277,7 @@ func TestTheLastBatchOfASoleWriterIsNeverForgotten(t *testing.T) {
 	}
 	l.book.mark(2, 1, l.at-1)
 	l.pass(0)
-	require.Len(t, l.book.batches, mostBatches)
+	require.Len(t, l.book.batches(), mostBatches)
 	require.False(t, l.book.applied(2, 1), "of very many the oldest goes")
 	require.True(t, l.book.applied(10, 1))
 }
@@ -340,15 +340,15 @@ func TestALateSettlementIsRememberedCountedAndAlerts(t *testing.T) {
 			l := newLedger(t, Limit{Max: 10})
 			key := l.grant(ttl, Requests(3))
 			l.pass(ttl)
-			require.Empty(t, l.book.outbox)
+			require.Empty(t, l.book.outbox())
 			s := &settlement{key: key, id: "task", home: "q", named: *amounting(Requests(6))}
 			require.False(t, settle(l, s), name)
 			l.verify()
-			require.True(t, l.book.settled.has("task", l.at+kept-1), name)
-			require.False(t, l.book.settled.has("task", l.at+kept), name)
+			require.True(t, l.book.settled().has("task", l.at+kept-1), name)
+			require.False(t, l.book.settled().has("task", l.at+kept), name)
 			if name == "commit" {
 				require.Equal(t, int64(1), l.book.today.calls)
-				require.Len(t, l.book.outbox, 1)
+				require.Len(t, l.book.outbox(), 1)
 			}
 		}
 	}
@@ -358,7 +358,7 @@ func TestALateSettlementIsRememberedCountedAndAlerts(t *testing.T) {
 	l.pass(minute)
 	l.book.grant(&hold{key: holdKey{7, 99}, id: "task", amounts: *amounting(Requests(1)), ttl: hour, expires: l.at + hour}, l.at)
 	require.False(t, l.book.release(&settlement{key: key, id: "task", home: "q"}, l.at))
-	require.False(t, l.book.settled.has("task", l.at))
+	require.False(t, l.book.settled().has("task", l.at))
 }
 
 func TestUsageIsOneCallHoweverItIsRecorded(t *testing.T) {

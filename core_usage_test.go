@@ -41,8 +41,8 @@ func TestWhateverMustBeSavedSaysSo(t *testing.T) {
 		"reset at": {nil, func(l *ledger, _ holdKey) {
 			l.book.observe(Observation{Remaining: &ten, ResetAt: instant(l.at + minute)}, "images", Window{}, l.at)
 		}},
-		"claim": {func(l *ledger, _ holdKey) { l.book.outbox = make([]delivery, 1) }, func(l *ledger, _ holdKey) { l.book.claim(7, l.at) }},
-		"delivered": {func(l *ledger, _ holdKey) { l.book.outbox = make([]delivery, 1) },
+		"claim": {func(l *ledger, _ holdKey) { l.book.details().outbox = make([]delivery, 1) }, func(l *ledger, _ holdKey) { l.book.claim(7, l.at) }},
+		"delivered": {func(l *ledger, _ holdKey) { l.book.details().outbox = make([]delivery, 1) },
 			func(l *ledger, _ holdKey) { l.book.delivered([]string{""}) }},
 		"alert":      {func(l *ledger, _ holdKey) { l.account().used = 9 }, func(l *ledger, _ holdKey) { l.book.cross(l.at) }},
 		"day":        {func(l *ledger, key holdKey) { l.commit(key) }, func(l *ledger, _ holdKey) { l.pass(day) }},
@@ -55,7 +55,7 @@ func TestWhateverMustBeSavedSaysSo(t *testing.T) {
 			l.configure(Limit{Max: 10})
 			l.pass(day)
 		}, func(l *ledger, _ holdKey) { l.pass(dropAccount) }},
-		"imported": {func(l *ledger, _ holdKey) { l.book.imported = &imported{} }, func(l *ledger, _ holdKey) { l.book.bringIn(l.rules, l.at) }},
+		"imported": {func(l *ledger, _ holdKey) { l.book.details().imported = &imported{} }, func(l *ledger, _ holdKey) { l.book.bringIn(l.rules, l.at) }},
 	} {
 		l := newLedger(t, Limit{Max: 10}, Limit{Unit: "images", Max: 10, Window: Session(time.Hour)})
 		l.book.use(amounting(Amount{"images", 1}), l.at)
@@ -105,7 +105,7 @@ func TestUsageOfTokensInAllTakesThePartsOfAHold(t *testing.T) {
 			l.record(Requests(1), Tokens(4))
 			require.Zero(t, l.book.holds.open())
 			require.Equal(t, []int64{12, 0}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
-			require.Equal(t, int64(1), l.book.tally.settled)
+			require.Equal(t, int64(1), l.book.tally().settled)
 		}
 	}
 }

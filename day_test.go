@@ -93,7 +93,7 @@ func TestWhatIsHeldIsTheFirstPeakOfTheNextDay(t *testing.T) {
 		Used:         map[Unit]int64{UnitRequests: 2, UnitTokens: 50},
 		Estimated:    map[Unit]int64{UnitRequests: 2, UnitTokens: 50},
 		PeakReserved: map[Unit]int64{UnitRequests: 4, UnitTokens: 57},
-	}}, l.book.finished)
+	}}, l.book.finished())
 	require.Equal(t, unitTotal{open: 4, peak: 4}, l.book.today.requests)
 	require.Nil(t, l.book.today.rest)
 	require.Empty(t, l.book.today.own())
@@ -104,24 +104,24 @@ func TestADayOnWhichNothingHappenedIsNotKept(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	l.pass(3 * day)
-	require.Empty(t, l.book.finished)
+	require.Empty(t, l.book.finished())
 	l.record(Requests(1))
 	l.pass(3 * day)
-	require.Len(t, l.book.finished, 1)
+	require.Len(t, l.book.finished(), 1)
 	require.Len(t, l.book.takeFinished(), 1)
 	require.Empty(t, l.book.takeFinished())
 	l.book.today.deny("a", 1)
 	l.book.today.deny("b", 1)
 	l.book.today.deny("a", 1)
 	l.pass(day)
-	require.Equal(t, map[string]int64{"a": 2, "b": 1}, l.book.finished[0].DeniedBy)
-	require.Equal(t, int64(3), l.book.finished[0].Denied)
+	require.Equal(t, map[string]int64{"a": 2, "b": 1}, l.book.finished()[0].DeniedBy)
+	require.Equal(t, int64(3), l.book.finished()[0].Denied)
 
 	l = newLedger(t)
 	l.rules.template = true
 	l.record(Requests(1))
 	l.pass(day)
-	require.Empty(t, l.book.finished, "templates keep no past days")
+	require.Empty(t, l.book.finished(), "templates keep no past days")
 }
 
 func TestABookAdvancedLateIsTheSameAsOneAdvancedInTime(t *testing.T) {
@@ -174,7 +174,7 @@ func TestAHoldThatStaysOpenForYearsDoesNotMakeADayOfEach(t *testing.T) {
 	l := newLedger(t)
 	l.grant(int64(longestWindow), Requests(1))
 	l.to(latest)
-	require.Len(t, l.book.finished, daysKept)
+	require.Len(t, l.book.finished(), daysKept)
 }
 
 func TestLoweringTotalsStopsAtNothing(t *testing.T) {
@@ -235,6 +235,6 @@ func TestADayNotesEachThresholdOnceHoweverOftenItIsCrossed(t *testing.T) {
 		l.record(Requests(2))
 		l.pass(second)
 	}
-	require.Len(t, l.book.outbox, 20)
+	require.Len(t, l.book.outbox(), 20)
 	require.Equal(t, []string{"50% of requests per 1s", "80% of requests per 1s"}, l.book.today.alerts())
 }

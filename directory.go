@@ -126,10 +126,7 @@ func (d *directory) fill(t *QuotaTracker, books map[string]*Book) {
 		e := d.add(t, name)
 		e.book = book
 		t.undelivered.look(book, t.writer)
-		for id := range book.holds.byID {
-			t.ids.add(id, []string{name})
-		}
-		for id := range book.settled.until {
+		for id := range book.ids {
 			t.ids.add(id, []string{name})
 		}
 	}

@@ -162,7 +162,7 @@ func (t *QuotaTracker) History(name string) []DaySummary {
 		return nil
 	}
 	t.view(e)
-	finished := slices.Clone(e.book.finished)
+	finished := slices.Clone(e.book.finished())
 	e.mu.Unlock()
 	days := mergeDays(t.past.of(e.name), finished)
 	for i := range days {

@@ -100,7 +100,7 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 // wasSettled reports whether a hold that is not there any more has been settled by a handle, rather than used up or
 // forgotten. Matching usage never uses up what has a caller's ID or holds several quotas.
 func (b *Book) wasSettled(s *settlement, now int64) bool {
-	if b.settled.has(s.text(), now) || b.settled.has(s.key.text(s.home), now) {
+	if b.settled().has(s.text(), now) || b.settled().has(s.key.text(s.home), now) {
 		return true
 	}
 	return (s.id != "" || s.several) && now-s.expires < rememberExpired
@@ -109,10 +109,10 @@ func (b *Book) wasSettled(s *settlement, now int64) bool {
 // closeHold forgets a hold that has been settled.
 func (b *Book) closeHold(h *hold, s *settlement, now int64) {
 	if h.id != "" || h.found || h.quotas != nil {
-		b.settled.add(s.text(), now+max(rememberSettled, h.ttl))
-		b.hush(b.settled.due())
+		b.holding().settled.add(s.text(), now+max(rememberSettled, h.ttl))
+		b.hush(b.settled().due())
 	}
-	b.tally.settled++
+	b.holds.tally.settled++
 	b.changed = true
 	b.holds.recycle(h)
 	b.cross(now)
@@ -133,11 +133,11 @@ func (b *Book) commitLate(h *hold, s *settlement, now int64) {
 // rememberLate remembers that an expired hold has been settled: by its key, if its ID has been given to another since.
 func (b *Book) rememberLate(h *hold, s *settlement, now int64) {
 	text := s.text()
-	if s.id != "" && b.holds.byID[s.id] != nil {
+	if s.id != "" && b.holds.called(s.id) != nil {
 		text = s.key.text(s.home)
 	}
-	b.settled.add(text, now+max(rememberSettled, h.ttl))
-	b.hush(b.settled.due())
+	b.holding().settled.add(text, now+max(rememberSettled, h.ttl))
+	b.hush(b.settled().due())
 }
 
 // amend replaces what an expired hold was charged, if it was, by what was used.
@@ -243,7 +243,7 @@ func (b *Book) unbegin(released *hold) {
 			continue
 		}
 		var known, first int64
-		for h := b.holds.ended.oldest; h != nil; h = h.newer {
+		for h := b.holds.oldestLate(); h != nil; h = h.newer {
 			n, _ := h.amounts.of(a.place, a.unit)
 			if h == released || h.released || n == 0 || !a.counts(h.granted) || h.charged < a.since {
 				continue
@@ -297,7 +297,7 @@ func (b *Book) record(list *amounts, now int64) {
 	counted := requests > 0
 	// The totals of what is open say when to stop. What is visited in vain until then are plain holds without the units in
 	// question, older than one that has them, or all when only other holds have them: at most as many as are open.
-	for h := b.holds.plain.oldest; h != nil; {
+	for h := b.holds.oldest(); h != nil; {
 		next := h.newer
 		held := h.amounts.known[atRequests]
 		switch {
@@ -356,7 +356,7 @@ func (b *Book) useUp(h *hold, rest *amounts, now int64) {
 		b.today.use(b.today.unit(one.at, one.unit), one.n)
 	}
 	b.today.estimate(&estimated)
-	b.tally.settled++
+	b.holds.tally.settled++
 	b.holds.recycle(h)
 }
 
@@ -427,7 +427,7 @@ func (h *hold) shrink(rest *amounts) (taken amounts) {
 func (b *Book) closeEmpty(h *hold) {
 	if h.amounts.spent() {
 		b.holds.remove(h)
-		b.tally.settled++
+		b.holds.tally.settled++
 		b.holds.recycle(h)
 	}
 }
@@ -435,7 +435,7 @@ func (b *Book) closeEmpty(h *hold) {
 // releaseOldest gives back so much of the plain holds, oldest first, or what there is.
 func (b *Book) releaseOldest(list *amounts, now int64) {
 	rest := list.flat()
-	for h := b.holds.plain.oldest; h != nil && b.today.anyOpen(&rest); {
+	for h := b.holds.oldest(); h != nil && b.today.anyOpen(&rest); {
 		next := h.newer
 		if taken := h.shrink(&rest); !taken.spent() {
 			b.giveBack(h, &taken, now)
@@ -478,8 +478,8 @@ func (b *Book) observe(o Observation, unit Unit, window Window, now int64) {
 		}
 		b.changed = b.changed || a.used != before
 	}
-	if until := now + int64(min(o.RetryAfter, maxRetryAfter)); o.RetryAfter > 0 && until > b.closed {
-		b.closed = until
+	if until := now + int64(min(o.RetryAfter, maxRetryAfter)); o.RetryAfter > 0 && until > b.closed() {
+		b.details().closed = until
 		b.changed = true
 	}
 	b.cross(now)
@@ -519,7 +519,7 @@ func (b *Book) undo(key holdKey, now int64) {
 		}
 		b.holds.remove(h)
 		b.giveBack(h, &h.amounts, now)
-		b.tally.settled++
+		b.holds.tally.settled++
 		b.changed = true
 		b.holds.recycle(h)
 	}

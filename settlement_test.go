@@ -99,7 +99,7 @@ func TestRecordTakesTheOldestHoldsAndChargesTheRest(t *testing.T) {
 	// Two are closed, with 100 and 30 of the tokens; one request of the third is used.
 	l.requireBalance(5, 1)
 	require.Equal(t, []int64{130, 100}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
-	require.Equal(t, int64(2), l.book.tally.settled)
+	require.Equal(t, int64(2), l.book.tally().settled)
 	require.Equal(t, int64(1), l.book.today.calls)
 	l.record(Requests(0), Tokens(40)) // no request: a part of the oldest
 	require.Equal(t, []int64{170, 60}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
@@ -127,7 +127,7 @@ func TestReleaseOldestShrinksHoldsAndChargesNothing(t *testing.T) {
 	require.Zero(t, l.book.limits()[1].reserved)
 	require.Zero(t, l.book.holds.open())
 	require.Zero(t, l.book.today.used(UnitTokens))
-	require.Equal(t, tally{granted: 2, settled: 2}, l.book.tally)
+	require.Equal(t, tally{granted: 2, settled: 2}, l.book.tally())
 }
 
 func TestBudgetsCarryHoldsOverAndRatesDoNot(t *testing.T) {
@@ -311,12 +311,12 @@ func TestASessionThatBeginsAnewAlertsAnew(t *testing.T) {
 	l := newLedger(t, Limit{Max: 10, Window: Session(time.Hour)})
 	key := l.grant(second, Requests(6))
 	l.pass(second)
-	require.Len(t, l.book.outbox, 1)
+	require.Len(t, l.book.outbox(), 1)
 	l.release(key)
 	require.Zero(t, l.account().start)
 	l.book.use(amounting(Requests(6)), l.at)
-	require.Len(t, l.book.outbox, 2)
-	require.NotEqual(t, l.book.outbox[0].alert.ID, l.book.outbox[1].alert.ID)
+	require.Len(t, l.book.outbox(), 2)
+	require.NotEqual(t, l.book.outbox()[0].alert.ID, l.book.outbox()[1].alert.ID)
 }
 
 func TestAnObservedSessionDoesNotCountHoldsOfTheOneBefore(t *testing.T) {

@@ -129,7 +129,7 @@ func (c *call) mayBeReplayed() bool {
 func (b *updating) claim(book *Book, changed bool) {
 	t := b.shared.tracker
 	unsure := b.shared.unsure[book.name]
-	if len(book.outbox) > 0 && (changed || len(unsure) > 0) && t.delivers() {
+	if len(book.outbox()) > 0 && (changed || len(unsure) > 0) && t.delivers() {
 		b.due = append(b.due, book.claimed(t.writer, unsure)...) // before it claims new ones
 		b.due = append(b.due, book.claim(t.writer, b.now)...)
 	}

@@ -24,7 +24,7 @@ func TestVerifyFindsABrokenLedger(t *testing.T) {
 			"open":     func(b *Book) { b.today.known(atRequests).open-- },
 			"estimate": func(b *Book) { b.today.known(atRequests).estimated = 9 },
 			"total":    func(b *Book) { b.today.known(atRequests).used = -1 },
-			"tally":    func(b *Book) { b.tally.settled++ },
+			"tally":    func(b *Book) { b.holding().tally.settled++ },
 			"lost":     func(b *Book) { b.holds.remove(b.holds.plain.oldest) },
 			"immortal": func(b *Book) { b.holds.expiry = nil },
 			"hold":     func(b *Book) { b.holds.plain.oldest.amounts.known[atRequests]++ },
