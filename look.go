@@ -135,7 +135,7 @@ func (t *QuotaTracker) Summary(names ...string) Summary {
 		list = slices.DeleteFunc(t.entries.all(), func(e *entry) bool {
 			e.mu.Lock()
 			defer e.mu.Unlock()
-			return !e.configured || e.rules.template && e.book.untouched()
+			return !e.configured.Load() || e.rules.template && e.book.untouched()
 		})
 	}
 	for _, name := range names {
