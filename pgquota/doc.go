@@ -1,0 +1,2 @@
+// Package pgquota keeps the state of quota trackers in PostgreSQL.
+package pgquota
