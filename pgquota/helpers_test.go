@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -255,4 +256,14 @@ func (l *alertLog) thresholds() []int {
 		list = append(list, a.Threshold)
 	}
 	return list
+}
+
+func replaceSchema(sql, schema string) string { return strings.ReplaceAll(sql, "SCHEMA", schema) }
+
+// waiting returns when so many sessions wait for an advisory lock.
+func waiting(t *testing.T, pool *pgxpool.Pool, n int) {
+	t.Helper()
+	pgtest.Eventually(t, "others wait for the lock", func() bool {
+		return query(t, pool, "SELECT count(*)::text FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == fmt.Sprint(n)
+	})
 }

@@ -41,17 +41,21 @@ type snapshot struct {
 
 // begin opens a transaction on the newest books of the named quotas, of all for nil, in one round trip. exclusive keeps
 // everybody else from writing any book.
-func (s *Store) begin(ctx context.Context, names []string, exclusive bool) (tx *transaction, err error) {
+func (s *Store) begin(ctx context.Context, names []string, exclusive bool) (*transaction, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
 	}
-	tx = &transaction{store: s, conn: conn}
-	defer func() {
-		if err != nil {
-			tx.end(ctx)
-		}
-	}()
+	tx := &transaction{store: s, conn: conn}
+	if err := tx.begin(ctx, names, exclusive); err != nil {
+		tx.end(ctx)
+		return nil, err
+	}
+	return tx, nil
+}
+
+func (tx *transaction) begin(ctx context.Context, names []string, exclusive bool) error {
+	s := tx.store
 	var p pipeline
 	p.add(s.tables.begin)
 	p.add(s.tables.settings, lockTimeout, statementTimeout, idleTimeout)
@@ -65,20 +69,20 @@ func (s *Store) begin(ctx context.Context, names []string, exclusive bool) (tx *
 	} else {
 		p.add(s.tables.readAll)
 	}
-	replies, err := p.send(ctx, conn.Conn().PgConn())
+	replies, err := p.send(ctx, tx.conn.Conn().PgConn())
 	if err != nil {
-		return nil, retryable(ctx, err)
+		return retryable(ctx, err)
 	}
 	read, err := s.snapshot(replies[len(replies)-2], replies[len(replies)-1])
 	if err != nil {
-		return nil, err
+		return err
 	}
 	tx.snapshot = *read
 	s.decided(nil, names)
 	if exclusive {
 		s.decided(nil, []string{everything})
 	}
-	return tx, nil
+	return nil
 }
 
 // look reads all books, without locks, in one round trip.

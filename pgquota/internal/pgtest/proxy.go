@@ -52,17 +52,22 @@ func StartProxy(tb testing.TB, s *Server) *Proxy {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require(tb, err)
 	p := &Proxy{listener: listener, socket: s.socket(), conns: map[net.Conn]bool{}, reached: make(chan struct{})}
+	p.accept(p.serve)
+	tb.Cleanup(p.close)
+	return p
+}
+
+// accept has serve take each connection of a client.
+func (p *Proxy) accept(serve func(net.Conn)) {
 	p.running.Go(func() {
 		for {
-			conn, err := listener.Accept()
+			conn, err := p.listener.Accept()
 			if err != nil {
 				return
 			}
-			p.running.Go(func() { p.serve(conn) })
+			p.running.Go(func() { serve(conn) })
 		}
 	})
-	tb.Cleanup(p.close)
-	return p
 }
 
 func (p *Proxy) close() {
@@ -122,17 +127,36 @@ func (p *Proxy) Requests() int {
 // Deliver passes the requests on that are late, and returns when each has been answered. It then closes the connections.
 func (p *Proxy) Deliver(tb testing.TB) {
 	tb.Helper()
-	p.mu.Lock()
-	late := p.late
-	p.late = nil
-	p.mu.Unlock()
-	for _, one := range late {
+	for _, one := range p.takeLate() {
 		_, err := one.server.Write(one.data)
 		require(tb, err)
 		_, err = readUntil(one.server, 'Z')
 		require(tb, err)
 		_ = one.server.Close()
 	}
+}
+
+// DeliverInVain is Deliver to a server that has closed the connections.
+func (p *Proxy) DeliverInVain(tb testing.TB) {
+	tb.Helper()
+	for _, one := range p.takeLate() {
+		_, _ = one.server.Write(one.data)
+		if _, err := readUntil(one.server, 'Z'); err == nil {
+			tb.Fatal("pgtest: the server has answered a late request")
+		}
+		_ = one.server.Close()
+	}
+}
+
+func (p *Proxy) takeLate() []lateRequest {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	late := p.late
+	p.late = nil
+	if len(late) == 0 {
+		panic("pgtest: no request is late")
+	}
+	return late
 }
 
 func (p *Proxy) next(request []byte) Fault {
@@ -194,7 +218,7 @@ func (p *Proxy) serve(client net.Conn) {
 	if _, err := server.Write(first); err != nil {
 		return
 	}
-	if len(first) == 16 { // a request to cancel has no answer
+	if len(first) == cancelLength { // a request to cancel has no answer
 		_, _ = io.Copy(io.Discard, server)
 		return
 	}
@@ -244,6 +268,8 @@ func (p *Proxy) serve(client net.Conn) {
 		}
 	}
 }
+
+const cancelLength = 16 // of a request to cancel
 
 // readUntil reads messages up to the first of one of these types.
 func readUntil(conn net.Conn, types ...byte) ([]byte, error) {
