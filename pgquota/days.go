@@ -77,6 +77,9 @@ func (row finishedDay) summary() (quota.DaySummary, error) {
 		{"denied_by", row.DeniedBy, &s.DeniedBy},
 		{"alerts", row.Alerts, &s.Alerts},
 	} {
+		if text := string(column.from); text == "{}" || text == "[]" {
+			continue
+		}
 		if err := json.Unmarshal(column.from, column.to); err != nil {
 			return s, fmt.Errorf("%s: %w", column.name, err)
 		}

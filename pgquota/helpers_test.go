@@ -60,6 +60,14 @@ func openWith(t *testing.T, ctx context.Context, pool *pgxpool.Pool, schema stri
 	return store
 }
 
+// openStore is open that may fail.
+func openStore(t *testing.T, pool *pgxpool.Pool, schema string) (*pgquota.Store, error) {
+	t.Helper()
+	return pgquota.New(t.Context(), pool, pgquota.Options{Schema: schema})
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 // A shift is a store's clock that a test turns: the server's, and so much more.
 type shift struct{ by atomic.Int64 }
 
@@ -84,7 +92,7 @@ func start(t *testing.T, store quota.Persistence, change ...func(*quota.Config))
 		Persistence: store,
 		Quotas:      []quota.Quota{calls(100)},
 		OnAlert:     func(quota.Alert) {},
-		Logger:      slog.New(slog.DiscardHandler),
+		Logger:      quiet(),
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -158,7 +166,7 @@ type recorder struct {
 	book  []byte
 }
 
-func (r *recorder) Load(context.Context) (*quota.State, error) { return nil, nil }
+func (r *recorder) Load(context.Context) (*quota.State, error) { return r.state, nil }
 
 func (r *recorder) Save(_ context.Context, s *quota.State) (err error) {
 	r.state = s

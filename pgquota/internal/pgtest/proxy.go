@@ -22,7 +22,7 @@ const (
 	CutAfter
 	// Late cuts the client's connection and keeps the request, and the server's connection. Deliver passes it on.
 	Late
-	// Swallow passes the request on and keeps the answer back: nothing happens any more.
+	// Swallow passes the request on, and what comes after it, and keeps all answers back.
 	Swallow
 )
 
@@ -263,7 +263,8 @@ func (p *Proxy) serve(client net.Conn) {
 			return
 		case fault == Swallow:
 			p.reach()
-			_, _ = io.Copy(io.Discard, client)
+			p.running.Go(func() { _, _ = io.Copy(server, client) })
+			_, _ = io.Copy(io.Discard, server)
 			return
 		}
 	}

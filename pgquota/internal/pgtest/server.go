@@ -205,6 +205,12 @@ func (s *Server) Restart(tb testing.TB, settings ...string) {
 	require(tb, s.start())
 }
 
+// Standby makes a server that does not run a standby, of nobody, from its next start on.
+func (s *Server) Standby(tb testing.TB) {
+	tb.Helper()
+	require(tb, os.WriteFile(filepath.Join(s.data(), "standby.signal"), nil, 0o644))
+}
+
 func (s *Server) end(signal os.Signal) error {
 	if s.command == nil {
 		return nil
@@ -247,7 +253,18 @@ func Pool(tb testing.TB, dsn string, change ...func(*pgxpool.Config)) *pgxpool.P
 	}
 	pool, err := pgxpool.NewWithConfig(context.Background(), cfg)
 	require(tb, err)
-	tb.Cleanup(pool.Close)
+	tb.Cleanup(func() {
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			pool.Close()
+		}()
+		select {
+		case <-closed:
+		case <-time.After(patience):
+			tb.Error("pgtest: a connection has not been given back to its pool")
+		}
+	})
 	return pool
 }
 
