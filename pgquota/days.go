@@ -89,20 +89,25 @@ func (row finishedDay) summary() (quota.DaySummary, error) {
 
 // newDays returns the finished days that a book has now and did not have before.
 func newDays(name string, before, after []byte) ([]finishedDay, error) {
-	list, err := finishedIn(after)
-	if len(list) == 0 || err != nil {
-		return nil, err
+	list, old := finishedIn(after), finishedIn(before)
+	if list == nil || bytes.Equal(list, old) {
+		return nil, nil
 	}
-	old, err := finishedIn(before)
-	if err != nil {
-		return nil, err
+	known := map[string]bool{}
+	var now, then []json.RawMessage
+	if err := json.Unmarshal(list, &now); err != nil {
+		return nil, fmt.Errorf("the finished days of %q: %w", name, err)
 	}
-	known := make(map[string]bool, len(old))
-	for _, day := range old {
+	if old != nil {
+		if err := json.Unmarshal(old, &then); err != nil {
+			return nil, fmt.Errorf("the finished days of %q: %w", name, err)
+		}
+	}
+	for _, day := range then {
 		known[string(day)] = true
 	}
 	var days []finishedDay
-	for _, data := range list {
+	for _, data := range now {
 		if known[string(data)] {
 			continue
 		}
@@ -119,16 +124,31 @@ func newDays(name string, before, after []byte) ([]finishedDay, error) {
 	return days, nil
 }
 
-// finishedIn returns the finished days in the JSON form of a book.
-func finishedIn(book []byte) ([]json.RawMessage, error) {
-	if !bytes.Contains(book, []byte(`"finished"`)) {
-		return nil, nil
+// finishedIn returns the list of finished days in the JSON form of a book, nil when there is none. It does not decode the
+// book, of which that list is the largest part and changes once a day.
+func finishedIn(book []byte) []byte {
+	// In a string the quotes would be escaped, and no other member that is so called has a list.
+	_, list, found := bytes.Cut(book, []byte(`"finished":`))
+	if !found || len(list) == 0 || list[0] != '[' {
+		return nil
 	}
-	var form struct {
-		Finished []json.RawMessage `json:"finished"`
+	depth, quoted := 0, false
+	for i := 0; i < len(list); i++ {
+		switch c := list[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '[':
+			depth++
+		case c == ']':
+			if depth--; depth == 0 {
+				return list[:i+1]
+			}
+		}
 	}
-	err := json.Unmarshal(book, &form)
-	return form.Finished, err
+	return nil
 }
 
 // encodeDays returns the argument of write and finish; nil for none.

@@ -26,7 +26,7 @@ func StartPooler(tb testing.TB, s *Server) *Pooler {
 }
 
 func (p *Pooler) pool(client net.Conn) {
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	first, err := readMessage(client, false)
 	if err != nil || len(first) == cancelLength || !p.track(client) {
 		return
@@ -38,7 +38,7 @@ func (p *Pooler) pool(client net.Conn) {
 		if err != nil {
 			return
 		}
-		defer server.Close()
+		defer func() { _ = server.Close() }()
 		if !p.track(server) {
 			return
 		}

@@ -197,7 +197,7 @@ func (p *Proxy) track(conns ...net.Conn) bool {
 
 // serve takes a client's connection: a request, its answer, and so on.
 func (p *Proxy) serve(client net.Conn) {
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	server, err := net.Dial("unix", p.socket)
 	if err != nil {
 		return
@@ -286,15 +286,16 @@ func readUntil(conn net.Conn, types ...byte) ([]byte, error) {
 
 // readMessage reads one message of the protocol: its type, but for the first of a client, its length, and the rest.
 func readMessage(conn net.Conn, typed bool) ([]byte, error) {
-	head := make([]byte, 4, 64)
+	head := 4
 	if typed {
-		head = head[:5]
+		head = 5
 	}
-	if _, err := io.ReadFull(conn, head); err != nil {
+	message := make([]byte, head)
+	if _, err := io.ReadFull(conn, message); err != nil {
 		return nil, err
 	}
-	length := int(binary.BigEndian.Uint32(head[len(head)-4:]))
-	message := append(head, make([]byte, length-4)...)
-	_, err := io.ReadFull(conn, message[len(head):])
+	length := int(binary.BigEndian.Uint32(message[head-4:]))
+	message = append(message, make([]byte, length-4)...)
+	_, err := io.ReadFull(conn, message[head:])
 	return message, err
 }
