@@ -119,7 +119,7 @@ func tablesOf(name string) tables {
 				UNION ALL
 				SELECT 'EXECUTE', proname, has_function_privilege(pg_proc.oid, 'EXECUTE')
 				FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
-				WHERE nspname = $1 AND proname IN ('write', 'finish')
+				WHERE nspname = $1 AND proname IN ('write', 'finish', 'status')
 			) AS needed WHERE NOT has ORDER BY 1`),
 		unlogged: `SELECT relname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
 			WHERE nspname = $1 AND relkind IN ('r', 'S') AND relpersistence <> 'p' ORDER BY relname`,

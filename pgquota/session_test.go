@@ -74,12 +74,15 @@ func TestWhateverARoleIsSetToAStoreWorksAndCommitsDurably(t *testing.T) {
 	}))
 	schema := newSchema()
 	store := open(t, odd, schema)
-	execute(t, super, replaceSchema(`CREATE TABLE SCHEMA.seen (setting text);
+	// What holds when the COMMIT is carried out: no statement_timeout, which would end its wait for standbys as a success.
+	execute(t, super, replaceSchema(`CREATE TABLE SCHEMA.seen (settings text);
 		CREATE FUNCTION SCHEMA.see() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-			INSERT INTO SCHEMA.seen VALUES (current_setting('synchronous_commit')); RETURN NULL; END $$;
-		CREATE TRIGGER see AFTER INSERT OR UPDATE ON SCHEMA.books EXECUTE FUNCTION SCHEMA.see()`, schema))
+			INSERT INTO SCHEMA.seen VALUES (current_setting('synchronous_commit') || ' ' || current_setting('statement_timeout'));
+			RETURN NULL; END $$;
+		CREATE CONSTRAINT TRIGGER see AFTER INSERT OR UPDATE ON SCHEMA.books DEFERRABLE INITIALLY DEFERRED
+			FOR EACH ROW EXECUTE FUNCTION SCHEMA.see()`, schema))
 	put(t, store, "a", books(t, 1)[0])
-	require.Equal(t, "on", query(t, super, "SELECT setting FROM "+schema+".seen"))
+	require.Equal(t, "on 0", query(t, super, "SELECT settings FROM "+schema+".seen"))
 	require.Equal(t, "1", query(t, odd, "SELECT count(*)::text FROM "+schema+".quota_status WHERE max = 1000"))
 }
 

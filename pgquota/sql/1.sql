@@ -112,14 +112,16 @@ CREATE FUNCTION :schema.finish(days text, history boolean) RETURNS void LANGUAGE
 		WHERE NOT finished_days.in_history;
 $body$;
 
--- How full every limit of every quota is: what the books say, of the windows that stand now. A hold is reserved until a
--- tracker has settled it or found it expired. What flows back into a refill is right to one unit.
-CREATE VIEW :schema.quota_status AS
+-- How full the limits of a book are at a time, of the windows that stand then. A hold is reserved until a tracker has
+-- settled it or found it expired. What flows back into a refill is right to one unit. The server cannot guess how few
+-- limits and holds a book has: without jit = off it would spend seconds on preparing for very many.
+CREATE FUNCTION :schema.status(book json, at timestamptz) RETURNS TABLE (
+	limit_text text, unit text, window_text text, used numeric, reserved numeric, max numeric, percent numeric, ends_at timestamptz
+) LANGUAGE sql STABLE ROWS 3 SET jit = off AS $body$
 WITH account AS (
-	SELECT stored.quota, stored.decided_at, stored.book,
-		limits.key AS limit_text,
+	SELECT limits.key AS name,
 		limits.value->>'unit' AS unit,
-		limits.value->>'window' AS window_text,
+		limits.value->>'window' AS period,
 		CASE split_part(limits.value->>'window', ' ', 1)
 			WHEN 'day' THEN 'budget' WHEN 'week' THEN 'budget' WHEN 'month' THEN 'budget' WHEN 'lifetime' THEN 'budget'
 			WHEN 'in' THEN 'in flight' WHEN 'rolling' THEN 'rolling' WHEN 'refill' THEN 'refill' WHEN 'session' THEN 'session'
@@ -127,50 +129,49 @@ WITH account AS (
 		(limits.value->>'max')::numeric AS max,
 		coalesce((limits.value->>'used')::numeric, 0) AS used,
 		coalesce((limits.value->>'reserved')::numeric, 0) AS reserved,
-		(limits.value->>'start')::timestamptz AS starts_at,
-		(limits.value->>'end')::timestamptz AS ends_at,
-		coalesce((limits.value->>'opened')::timestamptz, '-infinity') AS opened_at,
+		(limits.value->>'start')::timestamptz AS starts,
+		(limits.value->>'end')::timestamptz AS ends,
+		coalesce((limits.value->>'end')::timestamptz <= at, false) AS over,
+		coalesce((limits.value->>'opened')::timestamptz, '-infinity') AS opened,
 		coalesce(limits.value->'slices', '[]') AS slices,
 		CASE WHEN limits.value->>'window' ~ '^(rolling|refill) [0-9hms.]+$'
 			THEN extract(epoch FROM split_part(limits.value->>'window', ' ', 2)::interval)::numeric END AS seconds
-	FROM :schema.books AS stored, json_each(stored.book->'accounts') AS limits
+	FROM json_each(book->'accounts') AS limits
 ), held AS (
-	SELECT account.quota, account.limit_text, hold.granted,
-		coalesce(CASE WHEN account.unit = 'tokens' AND hold.amounts->>'tokens' IS NULL
-			THEN coalesce((hold.amounts->>'input_tokens')::numeric, 0) + coalesce((hold.amounts->>'output_tokens')::numeric, 0)
-			ELSE (hold.amounts->>account.unit)::numeric END, 0) AS n
-	FROM account, json_to_recordset(account.book->'holds') AS hold (granted timestamptz, amounts json)
+	SELECT granted, amounts, CASE WHEN amounts->>'tokens' IS NULL
+		THEN coalesce((amounts->>'input_tokens')::numeric, 0) + coalesce((amounts->>'output_tokens')::numeric, 0)
+		ELSE (amounts->>'tokens')::numeric END AS tokens
+	FROM json_to_recordset(book->'holds') AS hold (granted timestamptz, amounts json)
 ), standing AS (
 	SELECT account.*,
-		coalesce(ends_at <= now(), false) AS over,
 		CASE kind
 			WHEN 'rolling' THEN (SELECT coalesce(sum(slice.used), 0)
 				FROM json_to_recordset(slices) AS slice (start timestamptz, used numeric)
-				WHERE seconds IS NULL OR slice.start > now() - seconds * 1.02 * interval '1 second')
-			WHEN 'refill' THEN greatest(0, account.used - refilled)
-			ELSE account.used END AS used_now,
-		CASE kind
-			WHEN 'refill' THEN greatest(0, account.reserved - greatest(0, refilled - account.used))
-			WHEN 'every' THEN (SELECT coalesce(sum(n), 0) FROM held
-				WHERE held.quota = account.quota AND held.limit_text = account.limit_text AND held.granted >= greatest(starts_at, opened_at))
-			WHEN 'session' THEN (SELECT coalesce(sum(n), 0) FROM held
-				WHERE held.quota = account.quota AND held.limit_text = account.limit_text AND held.granted >= greatest(starts_at, opened_at))
-			WHEN 'rolling' THEN (SELECT coalesce(sum(n), 0) FROM held
-				WHERE held.quota = account.quota AND held.limit_text = account.limit_text AND held.granted >= opened_at
-					AND (seconds IS NULL OR held.granted > now() - seconds * interval '1 second'))
-			ELSE (SELECT coalesce(sum(n), 0) FROM held WHERE held.quota = account.quota AND held.limit_text = account.limit_text)
-			END AS reserved_now
-	FROM account, LATERAL (SELECT CASE kind
-		WHEN 'refill' THEN coalesce(floor(max * greatest(0, extract(epoch FROM now() - starts_at))::numeric / seconds), 0)
-		END AS refilled) AS flow
+				WHERE seconds IS NULL OR extract(epoch FROM slice.start)::numeric > extract(epoch FROM at)::numeric - seconds * 1.02)
+			WHEN 'refill' THEN greatest(0, used - flowed)
+			ELSE used END AS used_now,
+		CASE kind WHEN 'refill' THEN greatest(0, reserved - greatest(0, flowed - used))
+		ELSE (SELECT coalesce(sum(CASE unit WHEN 'tokens' THEN tokens ELSE (amounts->>unit)::numeric END), 0)
+			FROM held WHERE CASE kind
+				WHEN 'every' THEN granted >= greatest(starts, opened)
+				WHEN 'session' THEN granted >= greatest(starts, opened)
+				WHEN 'rolling' THEN granted >= opened AND (seconds IS NULL
+					OR seconds / 50 * floor(extract(epoch FROM granted)::numeric / (seconds / 50)) > extract(epoch FROM at)::numeric - seconds * 1.02)
+				ELSE true END)
+		END AS reserved_now
+	FROM account, LATERAL (SELECT CASE kind WHEN 'refill'
+		THEN coalesce(floor(max * greatest(0, extract(epoch FROM at - starts)::numeric) / seconds), 0) END AS flowed) AS flow
 )
-SELECT quota, limit_text, unit, window_text,
-	CASE WHEN over THEN 0 ELSE used_now END AS used,
-	CASE WHEN over AND kind <> 'budget' THEN 0 ELSE reserved_now END AS reserved,
+SELECT name, unit, period,
+	CASE WHEN over THEN 0 ELSE used_now END,
+	CASE WHEN over AND kind <> 'budget' THEN 0 ELSE reserved_now END,
 	max,
-	CASE WHEN max > 0 THEN round(100 * CASE WHEN over THEN 0 ELSE used_now END / max, 1)
-		WHEN over OR used_now = 0 THEN 0 ELSE 100 END AS percent,
-	CASE WHEN NOT over THEN ends_at END AS ends_at,
-	decided_at AS changed_at
-FROM standing;
+	CASE WHEN max > 0 THEN round(100 * CASE WHEN over THEN 0 ELSE used_now END / max, 1) WHEN over OR used_now = 0 THEN 0 ELSE 100 END,
+	CASE WHEN NOT over THEN ends END
+FROM standing
+$body$;
+
+CREATE VIEW :schema.quota_status AS
+	SELECT quota, limit_text, unit, window_text, used, reserved, max, percent, ends_at, decided_at AS changed_at
+	FROM :schema.books, :schema.status(book, now());
 COMMENT ON VIEW :schema.quota_status IS 'how full every limit is; usd is in picodollars';
