@@ -11,7 +11,7 @@ func (b *Book) observe(o Observation, unit Unit, window Window, now int64) {
 		}
 		before := a.used
 		a.raise(max(0, a.max-*o.Remaining), now)
-		if b.holds != nil && b.holds.late > 0 { // what is given back of them is part of what the provider has counted
+		if b.holds.oldestLate() != nil { // what is given back of them is part of what the provider has counted
 			a.since, b.changed = now+1, true
 		}
 		if a.window.kind == kindSession && a.start != 0 && reset > now && reset < a.end {
