@@ -15,9 +15,9 @@ import (
 )
 
 // TestFleet has several processes work on one hot quota at once: in peace, while processes are killed, while connections
-// are cut (Subject.Network), while the server is restarted (Server.Restart), and over the midnight of the store's clock
-// (Subject.Timed). Never more is granted than the quota admits, and in the end exactly as much; nothing that was
-// acknowledged is lost; alerts are told once; and every process gets at least a third of its fair share.
+// are cut and while the server is restarted (Subject.Network), and over the midnight of the store's clock (Subject.Timed).
+// Never more is granted than the quota admits, and in the end exactly as much; nothing that was acknowledged is lost;
+// alerts are told once; and in peace every process gets at least a third of its fair share.
 func TestFleet(t *testing.T, subject Subject) {
 	for _, s := range scenarios() {
 		if s.network && !subject.Network || s.timed && !subject.Timed {
@@ -25,9 +25,6 @@ func TestFleet(t *testing.T, subject Subject) {
 		}
 		t.Run(s.name, func(t *testing.T) {
 			server := subject.Start(t)
-			if s.restarts && server.Restart == nil {
-				return
-			}
 			seed := newSeed(t)
 			t.Logf("seed %d", seed)
 			f := newFleet(subject, server, numbers(), seed)
@@ -46,14 +43,19 @@ const longest = 9 * time.Minute // that a scenario may take
 
 // A scenario is what happens to a fleet.
 type scenario struct {
-	name                     string
-	run                      func(*fleet, context.Context) error
-	network, restarts, timed bool // what it needs
+	name           string
+	run            func(*fleet, context.Context) error
+	network, timed bool // what it needs
 }
 
 func scenarios() []scenario {
 	return []scenario{
 		{name: "in peace", run: (*fleet).inPeace},
+		{name: "holds are handed over", run: (*fleet).handedOver},
+		{name: "processes are killed", run: (*fleet).killed},
+		{name: "connections are cut", run: (*fleet).cutOff, network: true},
+		{name: "the server is restarted", run: (*fleet).restarted, network: true},
+		{name: "over midnight", run: (*fleet).overMidnight, timed: true},
 	}
 }
 
@@ -66,11 +68,14 @@ type fleet struct {
 	ahead   time.Duration // of the store's clock
 	days    bool          // the quota is one for each day
 	random  *rand.Rand
-	nodes   []*node
+
+	progress chan struct{} // something was told; nil: nobody waits for it
 
 	mu     sync.Mutex // guards what follows
-	heard  tally
-	alerts []string // IDs, as they were told
+	nodes  []*node    // all that were started
+	told   tally      // at once, where an order wanted it
+	seen   tally      // by callers that have come to their end
+	alerts []string   // IDs, as they were told
 	report Report
 }
 
@@ -107,7 +112,7 @@ func (f *fleet) run(ctx context.Context, s scenario) (*Report, error) {
 	}()
 	err := s.run(f, ctx)
 	f.report.Took = time.Since(began)
-	f.report.Granted, f.report.Committed = f.heard.Granted, f.heard.Committed
+	f.report.Granted, f.report.Committed = max(f.seen.Granted, f.told.Granted), max(f.seen.Committed, f.told.Committed)
 	return &f.report, err
 }
 
@@ -120,7 +125,7 @@ func (f *fleet) open(ctx context.Context, number int, skew time.Duration) (*node
 	f.mu.Lock()
 	f.nodes = append(f.nodes, n)
 	f.mu.Unlock()
-	_, err = n.do(ctx, order{Do: "open", Place: f.place, Ahead: f.ahead, Skew: skew + f.ahead, Max: f.Requests, Days: f.days}, nil)
+	_, err = n.do(ctx, order{Do: "open", Place: f.place, Ahead: f.ahead, Skew: skew, Max: f.Requests, Days: f.days}, nil)
 	return n, err
 }
 
@@ -144,11 +149,11 @@ func (f *fleet) each(nodes []*node, do func(int, *node) error) error {
 	return errors.Join(errs...)
 }
 
-// drain has every process reserve and commit until it is refused, and closes it.
-func (f *fleet) drain(ctx context.Context, nodes []*node) ([]int64, error) {
+// drain has every process reserve and commit until it is refused, and returns what each was granted.
+func (f *fleet) drain(ctx context.Context, nodes []*node, tell bool) ([]int64, error) {
 	shares := make([]int64, len(nodes))
 	return shares, f.each(nodes, func(i int, n *node) error {
-		last, err := n.do(ctx, order{Do: "drain", Callers: f.Callers}, f.hear)
+		last, err := n.do(ctx, order{Do: "drain", Callers: f.Callers, Tell: tell}, f.hear)
 		shares[i] = last.Granted
 		f.add(last.tally)
 		return err
@@ -158,19 +163,29 @@ func (f *fleet) drain(ctx context.Context, nodes []*node) ([]int64, error) {
 func (f *fleet) add(seen tally) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.heard.Granted += seen.Granted
-	f.heard.Committed += seen.Committed
+	f.seen.Granted += seen.Granted
+	f.seen.Committed += seen.Committed
 	f.report.Unsaved += seen.Unsaved
 }
 
-// hear notes alerts.
+// hear notes what a process tells at once.
 func (f *fleet) hear(w word) {
-	if w.Say != "alert" {
-		return
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.alerts = append(f.alerts, w.ID)
+	switch w.Say {
+	case "alert":
+		f.alerts = append(f.alerts, w.ID)
+	case "granted":
+		f.told.Granted++
+	case "committed":
+		f.told.Committed++
+	}
+	if f.progress != nil {
+		select {
+		case f.progress <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // closeAll closes the tracker of every process.
@@ -185,7 +200,8 @@ func (f *fleet) closeAll(ctx context.Context, nodes []*node) error {
 // inStore is what a tracker finds that is opened now.
 func (f *fleet) inStore(ctx context.Context) (status quota.QuotaStatus, past []quota.DaySummary, err error) {
 	place := f.place
-	place.Address, place.Ahead = f.server.Address, func() time.Duration { return f.ahead }
+	ahead := func() time.Duration { return f.ahead }
+	place.Address, place.Ahead = f.server.Address, ahead
 	store, closeStore, err := f.subject.Open(ctx, place)
 	if err != nil {
 		return status, nil, err
@@ -199,7 +215,7 @@ func (f *fleet) inStore(ctx context.Context) (status quota.QuotaStatus, past []q
 	}
 	tracker, err := quota.New(ctx, quota.Config{
 		Persistence: store, Quotas: []quota.Quota{{Name: hotQuota, Limits: []quota.Limit{limit}}},
-		Clock: skewedClock{f.ahead}, OnAlert: func(quota.Alert) {}, Logger: slog.New(slog.DiscardHandler),
+		Clock: skewedClock{ahead}, OnAlert: func(quota.Alert) {}, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		return status, nil, err

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 )
 
 // A node is another process of a fleet, as the one that has started it sees it.
@@ -19,6 +20,7 @@ type node struct {
 	input  io.WriteCloser
 	words  chan word // what it says; closed at its end
 	stderr bytes.Buffer
+	killed atomic.Bool // on purpose
 	ended  sync.Once
 }
 

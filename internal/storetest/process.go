@@ -48,8 +48,8 @@ func Process(subject Subject) {
 type order struct {
 	Do    string        `json:"do"`
 	Place Place         `json:"place"`
-	Ahead time.Duration `json:"ahead,omitempty"` // of the store's clock
-	Skew  time.Duration `json:"skew,omitempty"`  // of the process's clock
+	Ahead time.Duration `json:"ahead,omitempty"` // by which the store's clock is ahead from now on
+	Skew  time.Duration `json:"skew,omitempty"`  // by which the process's clock is ahead of the store's
 	Max   int64         `json:"max,omitempty"`   // of the hot quota
 	Days  bool          `json:"days,omitempty"`  // it is a quota for each day, not for ever
 
@@ -85,6 +85,7 @@ type process struct {
 	output  io.Writer
 	tracker *quota.QuotaTracker
 	close   func()
+	ahead   atomic.Int64 // of the store's clock
 }
 
 func (p *process) say(w word) {
@@ -134,8 +135,9 @@ func (p *process) run(o order) (answer word) {
 }
 
 func (p *process) open(ctx context.Context, o order) error {
+	p.ahead.Store(int64(o.Ahead))
 	place := o.Place
-	place.Ahead = func() time.Duration { return o.Ahead }
+	place.Ahead = func() time.Duration { return time.Duration(p.ahead.Load()) }
 	store, closeStore, err := p.subject.Open(ctx, place)
 	if err != nil {
 		return err
@@ -148,7 +150,7 @@ func (p *process) open(ctx context.Context, o order) error {
 	p.tracker, err = quota.New(ctx, quota.Config{
 		Persistence: store,
 		Quotas:      []quota.Quota{{Name: hotQuota, Limits: []quota.Limit{limit}}},
-		Clock:       skewedClock{o.Skew},
+		Clock:       skewedClock{func() time.Duration { return time.Duration(p.ahead.Load()) + o.Skew }},
 		OnAlert:     func(a quota.Alert) { p.say(word{Say: "alert", ID: a.ID}) },
 		Logger:      slog.New(slog.DiscardHandler),
 	})
@@ -159,6 +161,7 @@ func (p *process) open(ctx context.Context, o order) error {
 func (p *process) drain(ctx context.Context, o order) (tally, error) {
 	var granted, committed, unsaved atomic.Int64
 	errs := make([]error, o.Callers)
+	p.ahead.Store(int64(o.Ahead))
 	end := time.Now().Add(o.Until)
 	var group sync.WaitGroup
 	for i := range errs {
@@ -217,9 +220,9 @@ const (
 )
 
 // A skewedClock is the system's clock, so much ahead.
-type skewedClock struct{ by time.Duration }
+type skewedClock struct{ by func() time.Duration }
 
-func (c skewedClock) Now() time.Time { return time.Now().Add(c.by) }
+func (c skewedClock) Now() time.Time { return time.Now().Add(c.by()) }
 
 func (c skewedClock) AfterFunc(d time.Duration, f func()) (stop func() bool) {
 	return time.AfterFunc(d, f).Stop

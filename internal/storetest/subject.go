@@ -19,7 +19,8 @@ type Subject struct {
 	Start func(tb testing.TB) Server
 	// Timed says that the store has a time of its own (Tx.Now), and heeds Place.Ahead.
 	Timed bool
-	// Network says that Server.Address is where a server listens, so that a Proxy can stand before it.
+	// Network says that Server.Address is where a server listens, so that a Proxy can stand before it, and that it can be
+	// restarted.
 	Network bool
 }
 
@@ -27,8 +28,8 @@ type Subject struct {
 type Server struct {
 	// Address is what Place.Address says. Of a server it is "host:port", or the path of a Unix socket.
 	Address string
-	// Restart ends the server without warning, and starts it again at the same address with what it had acknowledged.
-	// Nil: there is no server to restart.
+	// Restart ends the server without warning, and starts it again at the same address with what it had acknowledged. It
+	// is called in a goroutine of its own. Nil where there is no server.
 	Restart func() error
 }
 
