@@ -22,3 +22,5 @@ func TestMain(m *testing.M) {
 }
 
 func TestFleetOnFiles(t *testing.T) { TestFleet(t, files) }
+
+func TestSequencesOnFiles(t *testing.T) { TestSequences(t, files) }
