@@ -56,8 +56,9 @@ func (s *sequence) draw() operation {
 	case dice < 69:
 		return s.observe(name)
 	case dice < 70:
-		return call(fmt.Sprintf("Reset(%s)", name), name, func(ctx context.Context, t *quota.QuotaTracker) error {
-			return t.Reset(ctx, name)
+		// Of a user of whom nothing counts, a Reset leaves nothing on a store.
+		return call(fmt.Sprintf("use and Reset(%s)", name), name, func(ctx context.Context, t *quota.QuotaTracker) error {
+			return errors.Join(t.RecordUsage(ctx, name), t.Reset(ctx, name))
 		})
 	case dice < 72:
 		return s.reconfigure()

@@ -188,14 +188,16 @@ func (p *process) drain(ctx context.Context, o order) (tally, error) {
 					p.say(word{Say: "granted"})
 				}
 				err = held.Commit(ctx)
-				if errors.Is(err, quota.ErrPending) {
+				switch {
+				case errors.Is(err, quota.ErrPending):
 					unsaved.Add(1)
-					err = nil
-				} else if err == nil && o.Tell {
+				case err != nil:
+					errs[i] = fmt.Errorf("what was granted cannot be committed: %w", err)
+					return
+				case o.Tell:
 					p.say(word{Say: "committed"})
 				}
 				committed.Add(1)
-				errs[i] = err
 			}
 		})
 	}

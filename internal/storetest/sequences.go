@@ -72,7 +72,7 @@ func (s *sequence) run(ctx context.Context, operations int) (err error) {
 			err = fmt.Errorf("%w\nafter, the last operation last:\n%s", err, strings.Join(s.trace, "\n"))
 		}
 	}()
-	if err := errors.Join(s.memory.open(ctx), s.stored.open(ctx)); err != nil {
+	if err := errors.Join(s.memory.open(ctx), s.stored.open(ctx), s.stored.wrong()); err != nil {
 		return err
 	}
 	for i := range operations {
