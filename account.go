@@ -12,24 +12,54 @@ import (
 // windows. Budgets keep their open holds over a turn and are charged where a hold is settled. Rates count a call from
 // its grant, in the window of its grant; settling corrects that window while it stands and never another.
 type account struct {
-	max    int64 // as last configured
-	seen   int64 // when a tracker last had it configured
-	since  int64 // what was charged before has been reset: corrections of it no longer count
-	opened int64 // a rate does not count what was granted before
-	first  int64 // Session: the earliest grant among what has been settled
-	part   int64 // Refill: what has refilled beyond whole units, in units / length
-	slices []slice
-	marks  []mark     // thresholds that have alerted
-	armed  int64      // how often Reset has armed them again in this window
-	rule   *limitRule // nil: not configured by this tracker (derived)
-	held   int64      // sum of the open holds, whatever their window (derived)
-	start  int64      // of the window; of a Refill: up to when it has refilled; of a Session: 0 when it has not begun
-	end    int64      // of the window; 0: none
+	max             int64      // as last configured
+	seen            int64      // when a tracker last had it configured
+	since           int64      // what was charged before has been reset: corrections of it no longer count
+	opened          int64      // a rate does not count what was granted before
+	*accountDetails            // nil: there is nothing special about it
+	rule            *limitRule // nil: not configured by this tracker (derived)
+	held            int64      // sum of the open holds, whatever their window (derived)
+	start           int64      // of the window; of a Refill: up to when it has refilled; of a Session: 0 when it has not begun
+	end             int64      // of the window; 0: none
 
 	reserved int64
 	used     int64
 	alarm    int64 // the amount used from which the next threshold alerts (derived)
 	*limitKey
+}
+
+// accountDetails are what the accounts of flowing windows need, and others once they have alerted or been reset.
+type accountDetails struct {
+	slices []slice
+	first  int64  // Session: the earliest grant among what has been settled
+	part   int64  // Refill: what has refilled beyond whole units, in units / length
+	marks  []mark // thresholds that have alerted
+	armed  int64  // how often Reset has armed them again in this window
+}
+
+// details are those of the account, to be changed.
+func (a *account) details() *accountDetails {
+	if a.accountDetails == nil {
+		a.accountDetails = &accountDetails{}
+	}
+	return a.accountDetails
+}
+
+// copied are those of the account, to be read.
+func (d *accountDetails) copied() accountDetails {
+	if d == nil {
+		return accountDetails{}
+	}
+	return *d
+}
+
+func (d *accountDetails) clone() *accountDetails {
+	if d == nil {
+		return nil
+	}
+	c := *d
+	c.slices, c.marks = slices.Clone(d.slices), slices.Clone(d.marks)
+	return &c
 }
 
 // A limitKey is what tells a limit from the others of its quota. It never changes once made: all accounts of one limit of a
@@ -113,8 +143,10 @@ func (a *account) turn(now int64) {
 
 // clear begins a window's usage anew.
 func (a *account) clear(since int64) {
-	a.used, a.since, a.armed = 0, since, 0
-	a.marks = a.marks[:0]
+	a.used, a.since = 0, since
+	if a.accountDetails != nil {
+		a.marks, a.armed = a.marks[:0], 0
+	}
 	a.ring()
 }
 
@@ -333,23 +365,25 @@ func (a *account) raise(n, now int64) {
 
 // reset makes used 0. Open holds stay.
 func (a *account) reset(now int64) {
-	for i := range a.slices {
-		a.slices[i].used = 0
+	d := a.details()
+	for i := range d.slices {
+		d.slices[i].used = 0
 	}
-	a.used, a.since, a.first, a.part = 0, now+1, 0, 0 // what expired at this very moment has been reset too
+	d.first, d.part, d.marks = 0, 0, d.marks[:0]
+	d.armed++
+	a.used, a.since = 0, now+1 // what expired at this very moment has been reset too
 	if a.window.kind == kindSession && a.reserved == 0 {
 		a.start, a.end = 0, 0
 	}
-	a.marks = a.marks[:0]
-	a.armed++
 	a.ring()
 }
 
 // reanchor moves the account to a time that lies further back than a clock may step: usage is kept, and what was
 // granted before no longer stands for corrections in a rate.
 func (a *account) reanchor(now int64) {
-	for i := range a.marks {
-		a.marks[i].at = min(a.marks[i].at, now)
+	marks := a.copied().marks
+	for i := range marks {
+		marks[i].at = min(marks[i].at, now)
 	}
 	a.seen = min(a.seen, now)
 	a.since, a.opened = now, now
@@ -470,7 +504,7 @@ func (a *account) amountAt(threshold int) int64 {
 }
 
 func (a *account) marked(threshold int) bool {
-	return slices.ContainsFunc(a.marks, func(m mark) bool { return m.threshold == threshold })
+	return a.accountDetails != nil && slices.ContainsFunc(a.marks, func(m mark) bool { return m.threshold == threshold })
 }
 
 // rearm lets thresholds of a window without a turn alert again, once it is below them and a full length has passed.

@@ -209,9 +209,9 @@ func (b *Book) describe(i int, now int64, s *LimitStatus) {
 	if a.window.kind != kindRolling && a.window.kind != kindRefill {
 		s.ResetsAt = a.time(a.end)
 	}
-	if len(a.marks) > 0 {
-		s.AlertsFired = make([]int, len(a.marks))
-		for j, m := range a.marks {
+	if marks := a.copied().marks; len(marks) > 0 {
+		s.AlertsFired = make([]int, len(marks))
+		for j, m := range marks {
 			s.AlertsFired[j] = m.threshold
 		}
 	}

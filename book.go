@@ -329,7 +329,7 @@ func (b *Book) expire(r *rules, h *hold, at int64) {
 		estimated := h.amounts.flat()
 		b.today.estimate(&estimated)
 	}
-	b.today.expired++
+	b.today.details().expired++
 	b.holds.tally.expired++
 	b.holds.remember(h)
 	b.changed = true
@@ -462,7 +462,9 @@ func (b *Book) follow(a *account, rule *limitRule, now int64) {
 			a.refill(now)
 			a.opened = now // what has flowed back since a grant can be told at one rate only
 		}
-		a.max, a.part = rule.Max, 0
+		if a.max = rule.Max; a.accountDetails != nil {
+			a.part = 0
+		}
 		b.changed = true
 	}
 	if now-a.seen >= seenEvery {
@@ -518,6 +520,9 @@ func (b *Book) dropUnseen(now int64) {
 // and open holds count in it where they carry over.
 func (b *Book) newAccount(r *rules, rule *limitRule, now int64) account {
 	a := account{limitKey: rule.key, max: rule.Max, seen: now, rule: rule, opened: now, since: now + 1}
+	if a.flows() {
+		a.accountDetails = &accountDetails{}
+	}
 	a.turn(now)
 	for h := range b.holds.each {
 		n, _ := h.amounts.of(a.place, a.unit)
@@ -637,7 +642,7 @@ func (b *Book) blank() bool {
 	}
 	for i := range b.accounts {
 		a := &b.accounts[i]
-		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 {
+		if d := a.copied(); a.used > 0 || a.reserved > 0 || len(d.marks) > 0 || d.first > 0 {
 			return false
 		}
 	}
@@ -648,7 +653,7 @@ func (b *Book) blank() bool {
 func (b *Book) untouched() bool {
 	for i := range b.accounts {
 		a := &b.accounts[i]
-		if a.used > 0 || a.armed > 0 {
+		if a.used > 0 || a.copied().armed > 0 {
 			return false
 		}
 	}

@@ -232,7 +232,7 @@ func TestHoldsThatAddUpToMoreThanCanBeCountedAreRefused(t *testing.T) {
 func TestAlertsAreMarkedInOrderWhateverTheOrderOfTheirCrossing(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: 10, Window: Rolling(time.Hour)})
-	l.account().marks = []mark{{90, noon}}
+	l.account().details().marks = []mark{{90, noon}}
 	l.account().ring()
 	l.book.use(amounting(Requests(8)), l.at)
 	require.Equal(t, []int{50, 80, 90}, l.book.limitStatus(0, l.at).AlertsFired)
@@ -260,7 +260,7 @@ func TestTheNextTurnOfAWindowIsArmedLikeTheFirst(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: 10})
 	l.pass(day)
-	require.Zero(t, l.account().armed)
+	require.Zero(t, l.account().copied().armed)
 }
 
 func TestAlertsThatNobodyDeliversAreDueAMinuteAfterTheyWereClaimed(t *testing.T) {

@@ -269,19 +269,20 @@ func (b *Book) MarshalJSON() ([]byte, error) {
 }
 
 func (a *account) form() accountJSON {
+	d := a.copied()
 	form := accountJSON{
 		Unit: a.unit, Window: a.window, Max: a.max, Seen: moment(a.seen), Used: a.used, Start: moment(a.start),
-		End: moment(a.end), Since: moment(a.since), Opened: moment(a.opened), First: moment(a.first), Part: a.part, Armed: a.armed,
+		End: moment(a.end), Since: moment(a.since), Opened: moment(a.opened), First: moment(d.first), Part: d.part, Armed: d.armed,
 	}
 	if a.window.kind == kindRefill {
 		form.Reserved = a.reserved
 	}
-	for _, s := range a.slices {
+	for _, s := range d.slices {
 		form.Slices = append(form.Slices, sliceJSON{moment(s.start), s.used})
 	}
-	if len(a.marks) > 0 {
-		form.Alerted = make(map[int]moment, len(a.marks))
-		for _, m := range a.marks {
+	if len(d.marks) > 0 {
+		form.Alerted = make(map[int]moment, len(d.marks))
+		for _, m := range d.marks {
 			form.Alerted[m.threshold] = moment(m.at)
 		}
 	}
@@ -298,8 +299,8 @@ func (h *hold) form() holdJSON {
 
 func (d *dayTotals) form() *todayJSON {
 	form := &todayJSON{
-		Start: moment(d.start), End: moment(d.end), Last: moment(d.last), Calls: d.calls, Denied: d.denied,
-		Expired: d.expired, Alerts: d.alerts(),
+		Start: moment(d.start), End: moment(d.end), Last: moment(d.last), Calls: d.calls, Denied: d.denied(),
+		Expired: d.expired(), Alerts: d.alerts(),
 	}
 	for unit, total := range d.each {
 		for _, one := range [3]struct {

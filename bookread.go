@@ -30,7 +30,8 @@ func (b *Book) fill(form *bookJSON) error {
 		if err != nil {
 			return fmt.Errorf("account %q: %w", text, err)
 		}
-		if n := len(a.slices); !a.carries() && max(a.start, a.opened) > b.clock || n > 0 && a.slices[n-1].start > b.clock {
+		pieces := a.copied().slices
+		if n := len(pieces); !a.carries() && max(a.start, a.opened) > b.clock || n > 0 && pieces[n-1].start > b.clock {
 			return fmt.Errorf("account %q: its window begins after the time of the book", text)
 		}
 		b.accounts = append(b.accounts, *a)
@@ -130,7 +131,7 @@ func (form accountJSON) account(text string) (*account, error) {
 	a := &account{
 		limitKey: &limitKey{text: text, unit: form.Unit, place: form.Unit.place(), window: form.Window}, max: form.Max, seen: int64(form.Seen), used: form.Used,
 		start: int64(form.Start), end: int64(form.End), since: int64(form.Since), opened: int64(form.Opened),
-		first: int64(form.First), part: form.Part, armed: form.Armed, reserved: form.Reserved,
+		reserved: form.Reserved, accountDetails: &accountDetails{first: int64(form.First), part: form.Part, armed: form.Armed},
 	}
 	if wrong := cmp.Or(checkUnit(a.unit), a.window.check()); wrong != "" {
 		return nil, errors.New(wrong)
@@ -163,6 +164,9 @@ func (form accountJSON) account(text string) (*account, error) {
 			return nil, errors.New("a threshold that is not positive")
 		}
 		a.marks = append(a.marks, mark{threshold, int64(form.Alerted[threshold])})
+	}
+	if !a.flows() && a.first == 0 && a.part == 0 && a.armed == 0 && a.marks == nil {
+		a.accountDetails = nil
 	}
 	return a, nil
 }
@@ -299,9 +303,10 @@ func (d *dayTotals) fill(form *todayJSON) error {
 		return errors.New("numbers that contradict each other")
 	}
 	d.start, d.end, d.last = int64(form.Start), int64(form.End), int64(form.Last)
-	d.calls, d.denied, d.expired = form.Calls, form.Denied, form.Expired
-	if len(form.Alerts) > 0 {
-		d.details().alerts = form.Alerts
+	d.calls = form.Calls
+	if form.Denied != 0 || form.Expired != 0 || len(form.Alerts) > 0 {
+		more := d.details()
+		more.denied, more.expired, more.alerts = form.Denied, form.Expired, form.Alerts
 	}
 	for one := range (*amounts)(&form.Used).each {
 		d.unit(one.at, one.unit).used = one.n
@@ -348,8 +353,7 @@ func (b *Book) clone() *Book {
 	c := *b
 	c.accounts = slices.Clone(b.accounts)
 	for i := range c.accounts {
-		a := &c.accounts[i]
-		a.slices, a.marks = slices.Clone(a.slices), slices.Clone(a.marks)
+		c.accounts[i].accountDetails = b.accounts[i].accountDetails.clone()
 	}
 	c.holds, c.more, c.quiet = b.holds.clone(), b.more.clone(), 0
 	c.today = b.today.clone()

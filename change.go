@@ -134,8 +134,7 @@ func (t *QuotaTracker) shut(pages []page) receipt {
 			continue
 		}
 		r.changed = true
-		if p.book.today.saturated {
-			p.book.today.saturated = false
+		if p.book.today.tellSaturation() {
 			saturated = append(saturated, p.book.name)
 		}
 		if len(p.book.outbox()) > 0 && t.delivers() {

@@ -25,7 +25,7 @@ func TestAnAmountThatOpenHoldsAloneKeepOutWaitsForThem(t *testing.T) {
 	}
 	require.Equal(t, int64(math.MaxInt64), saturatingAdd2(math.MaxInt64-1, 1, 1))
 	require.Equal(t, int64(0), saturatingAdd2(-5, 2, 3))
-	at, _ := (&account{limitKey: newLimitKey(UnitRequests, Rolling(time.Minute), nil)}).fitsAt(1, 0, noon)
+	at, _ := (&account{limitKey: newLimitKey(UnitRequests, Rolling(time.Minute), nil), accountDetails: &accountDetails{}}).fitsAt(1, 0, noon)
 	require.Equal(t, noon, at)
 }
 

@@ -10,23 +10,24 @@ import (
 
 // dayTotals are what a book counts of one day, limited or not.
 type dayTotals struct {
-	end       int64
-	calls     int64
-	requests  unitTotal
-	start     int64
-	last      int64 // the end of the last day on which something happened
-	denied    int64
-	expired   int64
-	rest      *[places - 1]unitTotal // of the places but requests; nil: of those nothing has been counted yet
-	more      *dayDetails            // nil: there is nothing special about the day
-	saturated bool                   // more was used than can be counted, which nobody has logged (derived)
+	end      int64
+	calls    int64
+	requests unitTotal
+	start    int64
+	last     int64       // the end of the last day on which something happened
+	more     *dayDetails // nil: nothing but requests has been counted
 }
 
-// dayDetails are what few days of few quotas need.
+// dayDetails are what a day counts beside requests.
 type dayDetails struct {
+	rest     [places - 1]unitTotal // of the places but requests
 	other    []ownTotal
+	expired  int64
+	denied   int64
 	deniedBy []denial // by limit
 	alerts   []string
+
+	saturated bool // more was used than can be counted, which nobody has logged (derived)
 }
 
 // A unitTotal is what a day counts of one unit. What is open outlives the day.
@@ -61,10 +62,7 @@ func (d *dayTotals) known(at place) *unitTotal {
 	if at == atRequests {
 		return &d.requests
 	}
-	if d.rest == nil {
-		d.rest = new([places - 1]unitTotal)
-	}
-	return &d.rest[at-1]
+	return &d.details().rest[at-1]
 }
 
 // details are more, to be changed.
@@ -81,6 +79,20 @@ func (d *dayTotals) own() []ownTotal {
 		return nil
 	}
 	return d.more.other
+}
+
+func (d *dayTotals) expired() int64 {
+	if d.more == nil {
+		return 0
+	}
+	return d.more.expired
+}
+
+func (d *dayTotals) denied() int64 {
+	if d.more == nil {
+		return 0
+	}
+	return d.more.denied
 }
 
 // deniedBy is by what calls were refused.
@@ -104,10 +116,10 @@ func (d *dayTotals) find(at place, unit Unit) *unitTotal {
 	case at == atRequests:
 		return &d.requests
 	case at != elsewhere:
-		if d.rest == nil {
+		if d.more == nil {
 			return nil
 		}
-		return &d.rest[at-1]
+		return &d.more.rest[at-1]
 	}
 	own := d.own()
 	for i := range own {
@@ -123,10 +135,10 @@ func (d *dayTotals) open(at place) int64 {
 	if at == atRequests {
 		return d.requests.open
 	}
-	if d.rest == nil {
+	if d.more == nil {
 		return 0
 	}
-	return d.rest[at-1].open
+	return d.more.rest[at-1].open
 }
 
 // each visits what has been counted of every unit.
@@ -165,7 +177,7 @@ func (d *dayTotals) anyOpen(list *amounts) bool {
 
 // active reports whether anything happened on the day.
 func (d *dayTotals) active() bool {
-	if d.calls > 0 || d.denied > 0 || d.expired > 0 || len(d.alerts()) > 0 {
+	if more := d.more; d.calls > 0 || more != nil && (more.denied > 0 || more.expired > 0 || len(more.alerts) > 0) {
 		return true
 	}
 	for _, total := range d.each {
@@ -215,7 +227,7 @@ func (d *dayTotals) add(list *amounts) {
 
 func (d *dayTotals) use(total *unitTotal, n int64) {
 	if total.used > math.MaxInt64-n {
-		d.saturated = true
+		d.details().saturated = true
 	}
 	total.used = saturatingAdd(total.used, n)
 }
@@ -304,9 +316,18 @@ func (d *dayTotals) freed(list *amounts) {
 	}
 }
 
+// tellSaturation reports whether more was used than can be counted, once.
+func (d *dayTotals) tellSaturation() bool {
+	if d.more == nil || !d.more.saturated {
+		return false
+	}
+	d.more.saturated = false
+	return true
+}
+
 func (d *dayTotals) deny(by string, n int64) {
-	d.denied += n
 	more := d.details()
+	more.denied += n
 	for i := range more.deniedBy {
 		if more.deniedBy[i].by == by {
 			more.deniedBy[i].n += n
@@ -319,12 +340,10 @@ func (d *dayTotals) deny(by string, n int64) {
 // clone returns a copy that shares nothing with d.
 func (d *dayTotals) clone() dayTotals {
 	c := *d
-	if d.rest != nil {
-		rest := *d.rest
-		c.rest = &rest
-	}
 	if d.more != nil {
-		c.more = &dayDetails{slices.Clone(d.more.other), slices.Clone(d.more.deniedBy), slices.Clone(d.more.alerts)}
+		more := *d.more
+		more.other, more.deniedBy, more.alerts = slices.Clone(more.other), slices.Clone(more.deniedBy), slices.Clone(more.alerts)
+		c.more = &more
 	}
 	return c
 }
@@ -332,7 +351,7 @@ func (d *dayTotals) clone() dayTotals {
 // summary is the day in the form that leaves the library.
 func (d *dayTotals) summary(quota string, loc *time.Location) DaySummary {
 	s := DaySummary{
-		Quota: quota, Day: instant(d.start).In(loc), Calls: d.calls, Denied: d.denied, Expired: d.expired,
+		Quota: quota, Day: instant(d.start).In(loc), Calls: d.calls, Denied: d.denied(), Expired: d.expired(),
 		Alerts: slices.Clone(d.alerts()),
 	}
 	for unit, total := range d.each {

@@ -95,8 +95,7 @@ func TestWhatIsHeldIsTheFirstPeakOfTheNextDay(t *testing.T) {
 		PeakReserved: map[Unit]int64{UnitRequests: 4, UnitTokens: 57},
 	}}, l.book.finished())
 	require.Equal(t, unitTotal{open: 4, peak: 4}, l.book.today.requests)
-	require.Nil(t, l.book.today.rest)
-	require.Empty(t, l.book.today.own())
+	require.Nil(t, l.book.today.more)
 	require.Equal(t, noon+12*hour, l.book.today.last)
 }
 
@@ -192,8 +191,8 @@ func TestLoweringTotalsStopsAtNothing(t *testing.T) {
 func TestADayIsActiveWhenAnyOneThingHappened(t *testing.T) {
 	t.Parallel()
 	for name, d := range map[string]dayTotals{
-		"call": {calls: 1}, "refusal": {denied: 1}, "expiry": {expired: 1}, "alert": {more: &dayDetails{alerts: []string{"50%"}}},
-		"usage": {requests: unitTotal{used: 1}}, "tokens": {rest: &[places - 1]unitTotal{{used: 1}}},
+		"call": {calls: 1}, "refusal": {more: &dayDetails{denied: 1}}, "expiry": {more: &dayDetails{expired: 1}}, "alert": {more: &dayDetails{alerts: []string{"50%"}}},
+		"usage": {requests: unitTotal{used: 1}}, "tokens": {more: &dayDetails{rest: [places - 1]unitTotal{{used: 1}}}},
 		"hold": {more: &dayDetails{other: []ownTotal{{"images", unitTotal{peak: 1}}}}},
 	} {
 		require.True(t, d.active(), name)

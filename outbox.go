@@ -32,8 +32,9 @@ func (b *Book) cross(now int64) {
 }
 
 func (b *Book) alert(a *account, threshold int, now int64) {
-	a.marks = append(a.marks, mark{threshold, now})
-	slices.SortFunc(a.marks, func(x, y mark) int { return cmp.Compare(x.threshold, y.threshold) })
+	d := a.details()
+	d.marks = append(d.marks, mark{threshold, now})
+	slices.SortFunc(d.marks, func(x, y mark) int { return cmp.Compare(x.threshold, y.threshold) })
 	alert := Alert{
 		Quota: b.name, Limit: a.rule.copied(), Threshold: threshold, Used: a.used, At: b.local(now),
 	}
@@ -41,9 +42,9 @@ func (b *Book) alert(a *account, threshold int, now int64) {
 	case kindRolling, kindRefill:
 		alert.ID = alertID(alert, now, 0)
 	case kindLifetime:
-		alert.ID = alertID(alert, 0, a.armed)
+		alert.ID = alertID(alert, 0, d.armed)
 	default:
-		alert.ID = alertID(alert, a.start, a.armed)
+		alert.ID = alertID(alert, a.start, d.armed)
 		alert.WindowStart, alert.WindowEnd = a.time(a.start), a.time(a.end)
 	}
 	b.details().outbox = append(b.outbox(), delivery{alert: alert})

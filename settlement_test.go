@@ -249,7 +249,7 @@ func TestReleaseExpiredGivesBackAtExpiryAndChargesALateCommitInFull(t *testing.T
 		}
 		l.requireBalance(want, 0)
 		require.Equal(t, int64(7), l.book.today.used(UnitRequests))
-		require.Equal(t, int64(2), l.book.today.expired)
+		require.Equal(t, int64(2), l.book.today.expired())
 	}
 }
 

@@ -291,8 +291,8 @@ func TestABookIsNotBlankWhileAnyOneThingInItCounts(t *testing.T) {
 		"closed":   func(b *Book) { b.details().closed = b.clock + 1 },
 		"used":     func(b *Book) { b.limits()[0].used = 1 },
 		"reserved": func(b *Book) { b.limits()[0].reserved = 1 },
-		"alerted":  func(b *Book) { b.limits()[0].marks = make([]mark, 1) },
-		"begun":    func(b *Book) { b.limits()[0].first = 1 },
+		"alerted":  func(b *Book) { b.limits()[0].details().marks = make([]mark, 1) },
+		"begun":    func(b *Book) { b.limits()[0].details().first = 1 },
 		"today":    func(b *Book) { b.today.calls = 1 },
 		"last day": func(b *Book) { b.today.last = b.clock - day + 1 },
 	} {
@@ -308,9 +308,9 @@ func TestABookIsUntouchedUntilAnyOneThingIsCounted(t *testing.T) {
 	t.Parallel()
 	for name, count := range map[string]func(b *Book){
 		"used":     func(b *Book) { b.limits()[0].used = 1 },
-		"reset":    func(b *Book) { b.limits()[0].armed = 1 },
+		"reset":    func(b *Book) { b.limits()[0].details().armed = 1 },
 		"granted":  func(b *Book) { b.holding().tally.granted = 1 },
-		"today":    func(b *Book) { b.today.denied = 1 },
+		"today":    func(b *Book) { b.today.details().denied = 1 },
 		"last day": func(b *Book) { b.today.last = 1 },
 		"imported": func(b *Book) { b.details().imported = &imported{} },
 		"finished": func(b *Book) { b.details().finished = make([]DaySummary, 1) },
@@ -374,7 +374,7 @@ func TestAClockThatComesBackFromFarAheadTakesAlongWhatIsRemembered(t *testing.T)
 	l.book.holding().settled.add("again", ahead+3*hour)
 	l.book.mark(3, 1, ahead)
 	l.book.details().outbox = []delivery{{writer: 3, claimed: ahead}}
-	l.account().marks = []mark{{50, ahead}}
+	l.account().details().marks = []mark{{50, ahead}}
 	l.book.details().closed = ahead
 	l.to(noon)
 	require.Equal(t, []settledID{{"again", noon + hour}, {"long", noon + 5*hour}, {"again", noon + 3*hour}}, l.book.settled().list())
@@ -390,7 +390,7 @@ func TestAClockThatComesBackFromFarAheadTakesAlongWhatIsRemembered(t *testing.T)
 	early := l.at - 11*day
 	l.book.mark(4, 1, early)
 	l.book.details().outbox = append(l.book.outbox(), delivery{writer: 4, claimed: early})
-	l.account().marks, l.account().seen = []mark{{50, early}}, early
+	l.account().details().marks, l.account().seen = []mark{{50, early}}, early
 	l.to(noon)
 	require.Equal(t, early, l.book.batches()[1].at)
 	require.Equal(t, early, l.book.outbox()[1].claimed)

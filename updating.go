@@ -166,8 +166,7 @@ func (b *updating) install() {
 	s.installed.Add(1)
 	b.settleRefusals()
 	for name, book := range b.books {
-		if book.today.saturated {
-			book.today.saturated = false
+		if book.today.tellSaturation() {
 			s.note(func() { t.logSaturation(name) })
 		}
 		s.showRefusals(book)

@@ -16,8 +16,8 @@ func (b *Book) verify() error {
 		a := &b.accounts[i]
 		check := *a
 		check.held, check.reserved = 0, 0
-		check.slices = nil
-		for _, s := range a.slices {
+		check.accountDetails = &accountDetails{}
+		for _, s := range a.copied().slices {
 			check.slices = append(check.slices, slice{start: s.start, used: s.used})
 		}
 		if a.window.kind == kindRefill {
