@@ -205,6 +205,29 @@ func TestAStateFromAFileIsTakenOverWithItsHistoryAndGoesOn(t *testing.T) {
 	require.Equal(t, state.History, loadHistory(t, connections, schema), "an Update leaves it alone")
 }
 
+func TestADayOfTheSavedHistoryIsNotReplacedByWhatABookSaysOfIt(t *testing.T) {
+	connections, schema := pool(t), newSchema()
+	store := open(t, connections, schema)
+	day := time.Date(2026, time.January, 4, 0, 0, 0, 0, time.UTC)
+	history := map[string][]quota.DaySummary{"calls": {{Quota: "calls", Day: day, Calls: 9}}}
+	book := func() *quota.Book {
+		data := strings.Replace(text(t, books(t, 1)[0]), "{", `{"finished":[{"quota":"calls","day":"2026-01-04T00:00:00Z","calls":5},`+
+			`{"quota":"calls","day":"2026-01-03T00:00:00Z","calls":6}],`, 1)
+		book := new(quota.Book)
+		require.NoError(t, json.Unmarshal([]byte(data), book))
+		return book
+	}
+	require.NoError(t, store.Save(t.Context(), &quota.State{Books: map[string]*quota.Book{"calls": book()}, History: history}))
+	rows := func() string {
+		return query(t, connections, replaceSchema("SELECT string_agg(calls || ' ' || in_history, ', ' ORDER BY day) FROM SCHEMA.finished_days", schema))
+	}
+	require.Equal(t, "6 false, 9 true", rows())
+	put(t, store, "calls", books(t, 1)[0])
+	put(t, store, "calls", book())
+	require.Equal(t, "6 false, 9 true", rows())
+	require.Equal(t, history, loadHistory(t, connections, schema))
+}
+
 func loadHistory(t *testing.T, connections *pgxpool.Pool, schema string) map[string][]quota.DaySummary {
 	t.Helper()
 	state, err := open(t, connections, schema).Load(t.Context())
