@@ -113,10 +113,12 @@ fuzz: ## the same for an hour, or FUZZTIME each
 
 .PHONY: bench
 bench: ## measure this library beside others (10 minutes at most) and write bench/RESULTS.md; fails if a goal is missed
+	@scripts/packages.sh strace=strace
 	cd bench && go run .
 
 .PHONY: bench-quick
 bench-quick: ## run each measurement for a moment, check its allocations and the README's table
+	@scripts/packages.sh strace=strace
 	cd bench && go run . -quick
 
 .PHONY: torture
@@ -130,7 +132,7 @@ torture-quick: torture-tools ## the same, bounded: a few minutes
 # What is attacked below the library needs root and these; where a row has to do without, it says so, and fails under CI.
 .PHONY: torture-tools
 torture-tools:
-	@scripts/packages.sh strace=strace mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs
+	@scripts/packages.sh mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs
 
 .PHONY: rename
 rename: ## give the module another path: make rename MODULE=github.com/you/quota

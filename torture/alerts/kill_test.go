@@ -1,26 +1,31 @@
+//go:build linux && (amd64 || arm64)
+
 package alerts
 
 import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"example.com/quota/torture/victim"
 )
 
-func TestATraceTellsWhichAlertsWereSavedAsDelivered(t *testing.T) {
-	trace, err := ofThread(`7 openat(AT_FDCWD, "/torture-padding", O_RDONLY|O_CLOEXEC) = -1 ENOENT (No such file or directory)
-9 write(4, "50 not mine\n", 12) = 12
-7 write(5, "50 first\n", 9) = 9
-7 renameat(AT_FDCWD, "/x/.quota_state.json12", AT_FDCWD, "/x/quota_state.json.bak") = 0
-7 renameat(AT_FDCWD, "/x/.quota_state.json12", AT_FDCWD, "/x/quota_state.json" <unfinished ...>
-9 close(3) = 0
-7 <... renameat resumed>) = 0
-7 write(5, "80 second\n", 10) = 10
-7 renameat(AT_FDCWD, "/x/.quota_state.json13", AT_FDCWD, "/x/quota_state.json") = -1 EIO (Input/output error)
-7 write(5, "90 third\n", 9) = 9
-7 renameat(AT_FDCWD, "/x/.quota_state.json14", AT_FDCWD, "/x/quota_state.json") = ?
-7 +++ killed by SIGKILL +++
-`)
+func TestCallsTellWhichAlertsWereSavedAsDelivered(t *testing.T) {
+	replaced := victim.Call{Name: "renameat", Path: ".memory/.quota_state.json.tmp-1", To: victim.StatePath}
+	say := func(text string) victim.Call { return victim.Call{Name: "write", Path: victim.Ack, Said: text} }
+	told, marked, err := heard([]victim.Call{
+		replaced,
+		say(`{"alert":"alpha/requests per day/50@2026-03-02 | first"}` + "\n"),
+		{Name: "renameat", Path: replaced.Path, To: victim.StatePath + ".bak"},
+		say(`{"alert":"alpha/requests per day/80@2026-03-02 | second"}` + "\n"),
+		replaced,
+		say("{}\n"),
+		say(`{"alert":"alpha/requests per day/90@2026-03-02 | third"}` + "\n"),
+	})
 	require.NoError(t, err)
-	require.Len(t, trace, 8)
-	require.Equal(t, map[string]bool{"first": true}, died(trace))
+	require.Equal(t, []entry{{50, "first"}, {80, "second"}, {90, "third"}}, told)
+	require.Equal(t, map[string]bool{"first": true, "second": true}, marked)
+
+	_, _, err = heard([]victim.Call{say("{\n")})
+	require.Error(t, err)
 }

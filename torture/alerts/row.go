@@ -12,11 +12,8 @@ import (
 	"example.com/quota/torture/harness"
 )
 
-// The workers, by name.
-const (
-	dieName   = "alerts-die"
-	crossName = "alerts-cross"
-)
+// crossName is the name of a worker.
+const crossName = "alerts-cross"
 
 // Crowds and groups of processes among the cases, beside every point at which a process can be killed.
 const (
@@ -33,27 +30,26 @@ func Row() harness.Row {
 		Unit:    "kills and crowds",
 		Quick:   harness.All,
 		Full:    1200,
-		Tools:   []string{"strace"},
 		Run:     run,
-		Workers: map[string]func([]string) error{dieName: die, crossName: cross},
+		Workers: workers(),
 		Faults:  faults(),
 	}
 }
+
+// A trial is one case, in an empty directory of its own.
+type trial func(dir string, number int) error
 
 // run tries every case once, in an order of the seed, and then from the beginning with other random numbers.
 func run(ctx context.Context, run *harness.Run) error {
 	runtime.LockOSThread() // the workers end with the thread that starts them
 	defer runtime.UnlockOSThread()
-	type trial func(dir string, number int) error
-	var trials []trial
-	for _, sharing := range []string{"alone", "shared"} {
-		list, err := points(ctx, filepath.Join(run.Dir, "points-"+sharing), sharing)
-		if err != nil {
-			return err
-		}
-		for _, p := range list {
-			trials = append(trials, func(dir string, _ int) error { return killed(ctx, dir, p) })
-		}
+	scratch, err := os.MkdirTemp(run.Dir, "kills-")
+	if err != nil {
+		return err
+	}
+	trials, err := kills(ctx, scratch)
+	if err != nil {
+		return err
 	}
 	for range crowds {
 		trials = append(trials, func(dir string, number int) error {

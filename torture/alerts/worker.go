@@ -19,22 +19,12 @@ import (
 const (
 	stateFile = "quota_state.json"
 	logFile   = "delivered.log"
-	traceFile = "trace"
 )
-
-// What stands in the trace, as paths that do not exist.
-const (
-	padding = "/torture-padding"
-	begins  = "/torture-crossing-begins"
-)
-
-// paddings is more than any other thread of a worker makes calls that are traced.
-const paddings = 100
 
 // limit and thresholds of the one quota that the workers cross.
 const (
 	callsMax  = 100
-	callsName = "calls"
+	callsName = "alpha" // also one of a victim's
 )
 
 func thresholds() []int { return []int{50, 80, 90} }
@@ -68,35 +58,6 @@ func appender(dir string) (func(quota.Alert), error) {
 }
 
 func logLine(a quota.Alert) string { return fmt.Sprintf("%d %s\n", a.Threshold, a.ID) }
-
-// die crosses every threshold in two calls, with all its calls to the system on one thread. It is killed at one of them.
-// Arguments: the directory, and whether the state is shared.
-func die(args []string) error {
-	t := startThread()
-	if err := t.pad(paddings); err != nil {
-		return err
-	}
-	log, err := appender(args[0])
-	if err != nil {
-		return err
-	}
-	var persistence quota.Persistence
-	one := alone{quota.NewJSONFile(args[0] + "/" + stateFile), t}
-	if persistence = &one; args[1] == "shared" {
-		persistence = &shared{one}
-	}
-	tracker, err := open(persistence, quotatest.NewClock(noon()), func(a quota.Alert) { t.do(func() { log(a) }) })
-	if err != nil {
-		return err
-	}
-	for _, n := range []int64{45, 8} { // of 100, after 40: past 50 and 80, then past 90
-		t.mark(begins, 1)
-		if err := tracker.RecordUsage(context.Background(), callsName, quota.Requests(n)); err != nil {
-			return err
-		}
-	}
-	return tracker.Close()
-}
 
 // cross makes calls from several goroutines at once, on a state that other processes use too. Arguments: the directory,
 // goroutines, calls of each.

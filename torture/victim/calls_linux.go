@@ -19,6 +19,7 @@ type Call struct {
 	Path    string // of the file; the victim's standard output is "ack"
 	To      string // where a rename or a link leads
 	Changes bool   // it is not one that only reads
+	Said    string // what is written, of a write to standard output
 }
 
 func (c Call) String() string {
@@ -100,6 +101,7 @@ func (c *caller) describe(nr uint32, args [6]uint64) (Call, bool) {
 	if how.fd > 0 {
 		if int(args[how.fd-1]) == 1 && how.name == "write" {
 			call.Path = Ack
+			call.Said = c.bytes(args[1], args[2])
 			return call, true
 		}
 		if how.nr == unix.SYS_FLOCK && args[1]&unix.LOCK_UN != 0 {
@@ -143,6 +145,20 @@ func (c *caller) at(dir int32, address uint64) string {
 	default:
 		return filepath.Join(c.descriptor(dir), path)
 	}
+}
+
+// bytes reads so many bytes from the victim's memory; "": they cannot be read.
+func (c *caller) bytes(address, size uint64) string {
+	if size == 0 {
+		return ""
+	}
+	found := make([]byte, size)
+	n, err := unix.ProcessVMReadv(c.pid,
+		[]unix.Iovec{{Base: &found[0], Len: size}}, []unix.RemoteIovec{{Base: uintptr(address), Len: int(size)}}, 0)
+	if err != nil {
+		return ""
+	}
+	return string(found[:n])
 }
 
 // text reads a text that ends with a zero from the victim's memory.

@@ -17,6 +17,7 @@ type Step struct {
 	Path     string        `json:"path,omitempty"`
 	At       time.Time     `json:"at,omitzero"`       // open: what the clock says
 	Lazy     time.Duration `json:"lazy,omitempty"`    // open: the FlushInterval
+	Plain    bool          `json:"plain,omitempty"`   // open: the file is a Persistence, and no SharedPersistence
 	Lowered  bool          `json:"lowered,omitempty"` // open and configure: with the lowered limit
 	Quotas   []string      `json:"quotas,omitempty"`
 	ID       string        `json:"id,omitempty"`

@@ -144,8 +144,12 @@ func (w *worker) open(ctx context.Context, step Step) error {
 	if w.file == nil || w.path != step.Path {
 		w.path, w.file = step.Path, quota.NewJSONFile(step.Path)
 	}
+	persistence := quota.Persistence(w.file)
+	if step.Plain {
+		persistence = struct{ quota.Persistence }{w.file}
+	}
 	tracker, err := quota.New(ctx, quota.Config{
-		Persistence: w.file, Quotas: Quotas(step.Lowered), Clock: w.clock, FlushInterval: step.Lazy,
+		Persistence: persistence, Quotas: Quotas(step.Lowered), Clock: w.clock, FlushInterval: step.Lazy,
 		Logger:  slog.New(slog.DiscardHandler),
 		OnAlert: func(a quota.Alert) { _ = say(Result{Alert: AlertText(a)}) },
 	})
