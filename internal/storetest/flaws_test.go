@@ -182,9 +182,9 @@ func TestAFleetFindsFlawsOfAServer(t *testing.T) {
 
 func TestSequencesFindFlaws(t *testing.T) {
 	for flaw, says := range map[string]string{
-		"loses every tenth update":                     "in memory",
+		"loses every tenth update":                     "in memory\n",
 		"writes later what it has said to have failed": "out of order",
-		"keeps what it acknowledges for a while":       "in memory",
+		"keeps what it acknowledges for a while":       "in memory\n",
 	} {
 		t.Run(flaw, func(t *testing.T) {
 			subject := all

@@ -129,7 +129,11 @@ func (s *side) told() string {
 	defer s.mu.Unlock()
 	list := slices.Clone(s.alerts)
 	slices.SortStableFunc(list, func(x, y quota.Alert) int { return strings.Compare(x.Quota, y.Quota) })
-	return inJSON(list)
+	var lines []string
+	for _, alert := range list {
+		lines = append(lines, inJSON(alert))
+	}
+	return strings.Join(lines, "\n")
 }
 
 func (s *side) summary() string {
