@@ -12,29 +12,38 @@ import (
 // windows. Budgets keep their open holds over a turn and are charged where a hold is settled. Rates count a call from
 // its grant, in the window of its grant; settling corrects that window while it stands and never another.
 type account struct {
-	text   string // the limit's
-	unit   Unit
-	place  place // of unit (derived)
-	window Window
 	max    int64 // as last configured
 	seen   int64 // when a tracker last had it configured
+	since  int64 // what was charged before has been reset: corrections of it no longer count
+	opened int64 // a rate does not count what was granted before
+	first  int64 // Session: the earliest grant among what has been settled
+	part   int64 // Refill: what has refilled beyond whole units, in units / length
+	slices []slice
+	marks  []mark     // thresholds that have alerted
+	armed  int64      // how often Reset has armed them again in this window
+	rule   *limitRule // nil: not configured by this tracker (derived)
+	held   int64      // sum of the open holds, whatever their window (derived)
+	start  int64      // of the window; of a Refill: up to when it has refilled; of a Session: 0 when it has not begun
+	end    int64      // of the window; 0: none
 
-	used     int64
 	reserved int64
-	start    int64 // of the window; of a Refill: up to when it has refilled; of a Session: 0 when it has not begun
-	end      int64 // of the window; 0: none
-	since    int64 // what was charged before has been reset: corrections of it no longer count
-	opened   int64 // a rate does not count what was granted before
-	first    int64 // Session: the earliest grant among what has been settled
-	part     int64 // Refill: what has refilled beyond whole units, in units / length
-	slices   []slice
-	marks    []mark // thresholds that have alerted
-	armed    int64  // how often Reset has armed them again in this window
+	used     int64
+	alarm    int64 // the amount used from which the next threshold alerts (derived)
+	*limitKey
+}
 
-	held     int64          // sum of the open holds, whatever their window (derived)
-	rule     *limitRule     // nil: not configured by this tracker (derived)
+// A limitKey is what tells a limit from the others of its quota. It never changes once made: all accounts of one limit of a
+// template share it.
+type limitKey struct {
+	text     string
+	unit     Unit
+	place    place // of unit (derived)
+	window   Window
 	location *time.Location // nil: could not be loaded here (derived)
-	alarm    int64          // the amount used from which the next threshold alerts (derived)
+}
+
+func newLimitKey(unit Unit, window Window, location *time.Location) *limitKey {
+	return &limitKey{Limit{Unit: unit, Window: window}.String(), unit, unit.place(), window, location}
 }
 
 // A slice is one of the pieces of time that a Rolling window consists of.
@@ -56,6 +65,11 @@ func (a *account) sliceLength() int64 { return max(1, a.length()/slicesPerWindow
 // carries reports whether the account counts every open hold, whenever it was granted.
 func (a *account) carries() bool {
 	return a.window.budget() || a.window.kind == kindInFlight
+}
+
+// flows reports whether time changes something in the account at any moment, rather than when its window ends.
+func (a *account) flows() bool {
+	return a.window.kind == kindRolling || a.window.kind == kindRefill || a.window.kind == kindSession
 }
 
 // turn moves the account to the window that contains now.

@@ -71,21 +71,23 @@ func (m *amounts) withRequest() amounts {
 
 // admits reports whether so much would be admitted. The book has been advanced to now.
 func (b *Book) admits(list *amounts, now int64) bool {
-	for _, a := range b.limits {
+	for i := range b.limits() {
+		a := &b.accounts[i]
 		if n, named := list.of(a.place, a.unit); named && n > a.free(a.rule.Max) && !a.rule.Soft {
 			return false
 		}
 	}
-	return b.closed <= now
+	return b.closed() <= now
 }
 
 // judge is admits with reasons: those of the limit that refuses for longest.
 func (b *Book) judge(list *amounts, now int64) verdict {
 	worst := verdict{limit: -1}
-	if b.closed > now {
-		worst = verdict{limit: -1, closed: true, refused: true, retryAt: b.closed}
+	if b.closed() > now {
+		worst = verdict{limit: -1, closed: true, refused: true, retryAt: b.closed()}
 	}
-	for i, a := range b.limits {
+	for i := range b.limits() {
+		a := &b.accounts[i]
 		if a.rule.Soft {
 			continue
 		}
@@ -107,7 +109,8 @@ func (b *Book) judge(list *amounts, now int64) verdict {
 // tightest returns the limit with the smallest part of it left, -1 when there is none.
 func (b *Book) tightest() int {
 	best, least := -1, 0.0
-	for i, a := range b.limits {
+	for i := range b.limits() {
+		a := &b.accounts[i]
 		if a.rule.Soft {
 			continue
 		}
@@ -138,7 +141,7 @@ func (l *lastRefusal) saysTheSame(b *Book, v verdict, now int64) bool {
 	if v.limit < 0 {
 		return true
 	}
-	a, said := b.limits[v.limit], &l.error.Limit
+	a, said := &b.limits()[v.limit], &l.error.Limit
 	return a.used == said.Used && a.reserved == said.Reserved && a.end == l.end && a.exhaustsAt(now) == nanos(said.ExhaustsAt) &&
 		slices.EqualFunc(a.marks, said.AlertsFired, func(m mark, threshold int) bool { return m.threshold == threshold })
 }
@@ -146,14 +149,15 @@ func (l *lastRefusal) saysTheSame(b *Book, v verdict, now int64) bool {
 // refusal is the verdict in the form that leaves the library, the same error for as long as it says the same. What it says
 // in full is put together by who reads it.
 func (b *Book) refusal(v verdict, now int64) *ExceededError {
-	if b.refused.saysTheSame(b, v, now) {
-		return b.refused.error
+	if last := b.refused(); last.saysTheSame(b, v, now) {
+		return last.error
 	}
-	b.refused = &lastRefusal{verdict: v, rules: b.configured, error: b.newRefusal(v, now)}
+	last := &lastRefusal{verdict: v, rules: b.configured, error: b.newRefusal(v, now)}
 	if v.limit >= 0 {
-		b.refused.end = b.limits[v.limit].end
+		last.end = b.limits()[v.limit].end
 	}
-	return b.refused.error
+	b.details().refused = last
+	return last.error
 }
 
 func (b *Book) newRefusal(v verdict, now int64) *ExceededError {
@@ -203,21 +207,22 @@ func (b *Book) denialOf(v verdict) string {
 	if v.behind {
 		return behindOthers
 	}
-	return b.limits[v.limit].text
+	return b.accounts[v.limit].text
 }
 
 // grant opens a hold. The caller has asked judge.
 func (b *Book) grant(h *hold, now int64) {
 	h.granted = now
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, named := h.amounts.of(a.place, a.unit); named {
 			a.hold(n, now)
 		}
 	}
 	b.today.held(&h.amounts)
-	b.holds.add(h)
+	b.holding().add(h)
 	b.hush(h.expires)
-	b.tally.granted++
+	b.holds.tally.granted++
 	b.changed = true
 }
 
@@ -229,7 +234,7 @@ func (b *Book) limitStatus(i int, now int64) (s LimitStatus) {
 
 // describe is limitStatus for one that is part of something larger.
 func (b *Book) describe(i int, now int64, s *LimitStatus) {
-	a := b.limits[i]
+	a := &b.accounts[i]
 	s.Limit = a.rule.copied()
 	s.Used, s.Reserved, s.Remaining = a.used, a.reserved, max(0, a.free(a.rule.Max))
 	switch {
@@ -269,11 +274,11 @@ func (a *account) exhaustsAt(now int64) int64 {
 
 // status is how the quota stands. The book has been advanced to now.
 func (b *Book) status(now int64) QuotaStatus {
-	s := QuotaStatus{Name: b.name, Reservations: b.holds.open(), Limits: make([]LimitStatus, len(b.limits))}
-	if b.closed > now {
-		s.ClosedUntil = b.local(b.closed)
+	s := QuotaStatus{Name: b.name, Reservations: b.holds.open(), Limits: make([]LimitStatus, len(b.limits()))}
+	if b.closed() > now {
+		s.ClosedUntil = b.local(b.closed())
 	}
-	for i := range b.limits {
+	for i := range b.limits() {
 		b.describe(i, now, &s.Limits[i])
 	}
 	s.Today = b.today.summary(b.name, b.zone())

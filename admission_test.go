@@ -92,7 +92,7 @@ func TestTheLimitThatBindsLongestIsNamed(t *testing.T) {
 	require.Equal(t, verdict{limit: -1, closed: true, retryAt: noon + minute, refused: true}, judge(Amount{"other", 1}))
 	require.Equal(t, 1, judge(Requests(1)).limit)
 	l.book.observe(Observation{RetryAfter: time.Second}, "", Window{}, l.at)
-	require.Equal(t, noon+minute, l.book.closed, "it only ever lengthens")
+	require.Equal(t, noon+minute, l.book.closed(), "it only ever lengthens")
 	l.pass(minute)
 	require.False(t, judge(Amount{"other", 1}).refused)
 }
@@ -220,7 +220,7 @@ func TestTheSameRefusalIsTheSameErrorUntilItSaysSomethingElse(t *testing.T) {
 	differs("another amount", Requests(2))
 	l.book.use(amounting(Requests(1)), l.at)
 	differs("more is used", Requests(2))
-	l.book.limits[0].marks = l.book.limits[0].marks[:1]
+	l.book.accounts[0].marks = l.book.accounts[0].marks[:1]
 	differs("other alerts", Requests(2))
 	l.grant(hour, Tokens(1))
 	differs("another limit", Tokens(6))

@@ -245,7 +245,7 @@ type undelivered struct {
 
 // look notes whether a book has such alerts.
 func (u *undelivered) look(b *Book, writer uint64) {
-	if len(b.outbox) > 0 || u.count.Load() > 0 {
+	if len(b.outbox()) > 0 || u.count.Load() > 0 {
 		u.note(b, writer)
 	}
 }

@@ -1,8 +1,6 @@
 package quota
 
 import (
-	"cmp"
-	"math"
 	"slices"
 	"time"
 )
@@ -11,25 +9,102 @@ import (
 // It is a pure state machine. Its transitions take the rules and the time, and do no I/O, take no lock and read no clock,
 // so that every Persistence behaves alike. Its JSON form is stable. A Book is not safe for concurrent use.
 type Book struct {
-	name     string // set by whoever opens the book
-	clock    int64  // the latest time seen; the book's time never runs back by up to a day
-	accounts []*account
-	holds    holds
-	settled  settledIDs
-	today    dayTotals
+	clock      int64        // the latest time seen; the book's time never runs back by up to a day
+	quiet      int64        // until then time changes nothing but what flows
+	configured *rules       // the rules that the accounts have been matched with
+	holds      *holds       // nil: nothing has been reserved yet
+	more       *bookDetails // nil: there is nothing special about it
+	accounts   []account    // those of configured limits first, in their order
+	limited    int32        // how many of the accounts are of those limits
+	flowing    bool         // there are accounts in which time changes something at any moment
+	changed    bool         // something has changed that must be saved
+	today      dayTotals
+	name       string // set by whoever opens the book
+}
+
+// bookDetails are what few books need.
+type bookDetails struct {
 	finished []DaySummary // finished days that have not gone into the history
 	outbox   []delivery   // alerts that have not been delivered
 	closed   int64        // the provider admits nothing before
 	imported *imported    // from a form that does not say what was counted
 	batches  []batch      // the last batch of each writer
-	tally    tally
+	refused  *lastRefusal
+}
 
-	configured *rules     // the rules that the accounts have been matched with
-	limits     []*account // of those rules, in their order
-	changed    bool       // something has changed that must be saved
-	refused    *lastRefusal
-	quiet      int64      // until then time changes nothing but what flows
-	flowing    []*account // those in which it may
+// limits are the accounts of the limits that are configured, in their order.
+func (b *Book) limits() []account { return b.accounts[:b.limited] }
+
+// holding is holds, to be changed.
+func (b *Book) holding() *holds {
+	if b.holds == nil {
+		b.holds = &holds{}
+	}
+	return b.holds
+}
+
+func (b *Book) settled() *settledIDs {
+	if b.holds == nil {
+		return nil
+	}
+	return &b.holds.settled
+}
+
+func (b *Book) tally() tally {
+	if b.holds == nil {
+		return tally{}
+	}
+	return b.holds.tally
+}
+
+// details are more, to be changed.
+func (b *Book) details() *bookDetails {
+	if b.more == nil {
+		b.more = &bookDetails{}
+	}
+	return b.more
+}
+
+func (b *Book) finished() []DaySummary {
+	if b.more == nil {
+		return nil
+	}
+	return b.more.finished
+}
+
+func (b *Book) outbox() []delivery {
+	if b.more == nil {
+		return nil
+	}
+	return b.more.outbox
+}
+
+func (b *Book) closed() int64 {
+	if b.more == nil {
+		return 0
+	}
+	return b.more.closed
+}
+
+func (b *Book) imported() *imported {
+	if b.more == nil {
+		return nil
+	}
+	return b.more.imported
+}
+
+func (b *Book) refused() *lastRefusal {
+	if b.more == nil {
+		return nil
+	}
+	return b.more.refused
+}
+
+func (b *Book) batches() []batch {
+	if b.more == nil {
+		return nil
+	}
+	return b.more.batches
 }
 
 // tally counts what became of reservations, for Verify.
@@ -45,7 +120,7 @@ type batch struct {
 type imported struct{ used, reserved, ends int64 }
 
 func importedBook(used, reserved, ends int64) *Book {
-	return &Book{imported: &imported{used, reserved, ends}, changed: true}
+	return &Book{more: &bookDetails{imported: &imported{used, reserved, ends}}, changed: true}
 }
 
 const (
@@ -54,438 +129,6 @@ const (
 	mostBatches = 256              // the writers that marked last
 	seenEvery   = int64(time.Hour) // how exactly it is known when an account was last configured
 )
-
-// advance brings the book to now: the rules are applied, holds that are due expire and windows turn, in the order of
-// time. It returns the book's time, which is later than now when the clock has stepped back by up to a day. From further
-// ahead everything is anchored anew at now. A book that others have configured stays as it is: what expires in it, when
-// its day ends and what is dropped follow rules that are not known here.
-func (b *Book) advance(r *rules, now int64) int64 {
-	now, _ = b.advanceSome(r, now, math.MaxInt)
-	return now
-}
-
-// advanceSome is advance that lets so many holds expire at most, where no window and no day has turned since they were due,
-// so that it does not matter when they do. behind: more are due, which count as held until they have had their turn.
-func (b *Book) advanceSome(r *rules, now int64, most int) (at int64, behind bool) {
-	if now < b.quiet && now >= b.clock && b.configured == r {
-		b.clock = now
-		for _, a := range b.flowing {
-			a.turn(now)
-		}
-		return now, false
-	}
-	return b.turnTo(r, now, most)
-}
-
-// turnTo is advanceSome where something may be due.
-func (b *Book) turnTo(r *rules, now int64, most int) (at int64, behind bool) {
-	switch {
-	case r.foreign:
-		b.configured, b.quiet = r, 0
-		return max(now, b.clock), false
-	case now >= b.clock:
-		b.clock = now
-	case b.clock-now > day:
-		b.reanchor(r, now)
-		defer b.cross(now) // what rates had reserved counts as used
-	default:
-		now = b.clock
-	}
-	fresh := b.configured != r
-	if fresh {
-		b.match(r, now)
-	}
-	if fresh || !b.steady(now) {
-		most = math.MaxInt
-	}
-	for ; b.holds.open() > 0 && b.holds.nextExpiry() <= now; most-- {
-		if most <= 0 {
-			b.quiet = 0
-			return now, true
-		}
-		h := b.holds.expiry[0].hold
-		b.turn(r, h.expires)
-		b.expire(r, h, h.expires)
-	}
-	b.turn(r, now)
-	if fresh {
-		now = b.open(r, now)
-	}
-	b.sweep(now)
-	b.rest()
-	return now, false
-}
-
-// steady reports whether nothing but expiry changes what the book says, from its last turn until now.
-func (b *Book) steady(now int64) bool {
-	for _, a := range b.accounts {
-		switch a.window.kind {
-		case kindRolling, kindRefill, kindSession:
-			return false
-		case kindDaily, kindWeekly, kindMonthly, kindEvery:
-			if now >= a.end {
-				return false
-			}
-		}
-	}
-	return now < b.today.end
-}
-
-// rest works out until when nothing is due. Whatever brings something earlier about says so to hush.
-func (b *Book) rest() {
-	b.quiet, b.flowing = latest, b.flowing[:0]
-	b.hush(b.today.end)
-	for _, a := range b.accounts {
-		switch a.window.kind {
-		case kindRolling, kindRefill, kindSession:
-			b.flowing = append(b.flowing, a)
-		case kindDaily, kindWeekly, kindMonthly, kindEvery:
-			if a.location != nil {
-				b.hush(a.end)
-			}
-		}
-	}
-	if b.holds.open() > 0 {
-		b.hush(b.holds.nextExpiry())
-	}
-	if h := b.holds.ended.oldest; h != nil {
-		b.hush(b.forgets(h))
-	}
-	b.hush(b.settled.due())
-	if len(b.batches) > 1 {
-		for _, one := range b.batches {
-			b.hush(one.at + mostRemembered)
-		}
-	}
-}
-
-// hush says that something is due then.
-func (b *Book) hush(at int64) { b.quiet = min(b.quiet, at) }
-
-// forgets is when the oldest of the expired holds may be forgotten, as far as time decides it.
-func (b *Book) forgets(h *hold) int64 {
-	if at := h.charged + rememberExpired; at > b.clock {
-		return at
-	}
-	// What it was charged still stands. Fixed windows are known to turn.
-	at := h.charged + mostRemembered
-	for _, a := range b.flowing {
-		if a.window.kind == kindSession {
-			return 0
-		}
-		if left := h.charged + a.length() + 1; left > b.clock {
-			at = min(at, left)
-		}
-	}
-	return at
-}
-
-// turnForeign lets the windows of a foreign book turn, so that what is settled in it is charged where it belongs, and its
-// day end where it would have ended. The windows are the accounts' own; all else, the zone of the day among it, waits for
-// a tracker that has the quota configured.
-func (b *Book) turnForeign(now int64) {
-	if b.configured == nil || !b.configured.foreign {
-		return
-	}
-	b.clock = max(b.clock, now)
-	for _, a := range b.accounts {
-		a.locate(b.configured)
-		a.turn(now)
-	}
-	if over := now - b.today.end; b.today.end != 0 && over >= 0 {
-		if b.today.active() {
-			b.finished = mergeDays(b.finished, []DaySummary{b.today.summary(b.name, time.UTC)})
-		}
-		start := now - over%day
-		b.today.restart(start, start+day)
-		b.changed = true
-	}
-}
-
-// turn moves every account and the day to now.
-func (b *Book) turn(r *rules, now int64) {
-	for _, a := range b.accounts {
-		a.turn(now)
-	}
-	if now >= b.today.end {
-		b.turnDay(r, now)
-	}
-}
-
-func (b *Book) turnDay(r *rules, now int64) {
-	for now >= b.today.end {
-		next := now
-		if b.today.end != 0 && b.today.active() {
-			b.finished = mergeDays(b.finished, []DaySummary{b.today.summary(b.name, r.location)})
-			b.changed = true
-			if b.holds.open() > 0 {
-				next = max(b.today.end, now-daysKept*day) // a day on which something is held is a day of its own
-			}
-		}
-		start, end := r.day(next)
-		b.today.restart(start, end)
-	}
-	if r.template {
-		b.finished = nil // quotas of a template keep no past days
-	}
-	for _, a := range b.limits {
-		b.changed = b.changed || now-a.seen >= day/2
-		a.seen = max(a.seen, now)
-	}
-	b.dropUnseen(now)
-}
-
-// expire ends a hold that nobody settled by its TTL.
-func (b *Book) expire(r *rules, h *hold, at int64) {
-	b.holds.remove(h)
-	h.charged, h.released = at, r.onExpiry == ReleaseExpired
-	for _, a := range b.accounts {
-		held, _ := h.amounts.of(a.place, a.unit)
-		if h.released {
-			a.settle(held, 0, h.granted, at, false)
-			b.restartSession(a, h)
-		} else {
-			used := held
-			if a.window.budget() && a.end != 0 && at < a.start {
-				used = 0 // a stranger's settlement has turned the window that it belongs to
-			}
-			a.settle(held, used, h.granted, at, true)
-		}
-	}
-	b.today.freed(&h.amounts)
-	if !h.released {
-		b.today.add(&h.amounts)
-		estimated := h.amounts.flat()
-		b.today.estimate(&estimated)
-	}
-	b.today.expired++
-	b.tally.expired++
-	b.holds.remember(h)
-	b.changed = true
-	b.cross(at)
-}
-
-// sweep forgets what nobody can ask for any more.
-func (b *Book) sweep(now int64) {
-	b.settled.sweep(now)
-	for h := b.holds.ended.oldest; h != nil && now-h.charged >= rememberExpired; h = b.holds.ended.oldest {
-		if now-h.charged < mostRemembered && b.stands(h) {
-			break
-		}
-		b.holds.forget(h)
-	}
-	if len(b.batches) > 1 {
-		b.sweepBatches(now)
-	}
-}
-
-// sweepBatches forgets marks that nobody will ask for any more, and of very many the oldest. What is forgotten too early
-// is counted twice, not lost.
-func (b *Book) sweepBatches(now int64) {
-	surplus := len(b.batches) - mostBatches
-	if surplus > 0 {
-		slices.SortStableFunc(b.batches, func(x, y batch) int { return cmp.Compare(x.at, y.at) })
-	}
-	b.batches = slices.DeleteFunc(b.batches, func(one batch) bool {
-		surplus--
-		return surplus >= 0 || now-one.at >= mostRemembered
-	})
-}
-
-// stands reports whether what an expired hold was charged is still part of a window.
-func (b *Book) stands(h *hold) bool {
-	for _, a := range b.accounts {
-		if held, _ := h.amounts.of(a.place, a.unit); held > 0 && h.charged >= a.windowStart(b.clock) {
-			return true
-		}
-	}
-	return false
-}
-
-// reanchor moves the book to a time more than a day before the one it has seen. Usage is kept.
-func (b *Book) reanchor(r *rules, now int64) {
-	ahead := b.clock
-	b.clock = now
-	for _, a := range b.accounts {
-		a.locate(r) // the book may just have been read, and is not matched yet
-		a.reanchor(now)
-	}
-	for h := range b.holds.each {
-		h.granted = 0
-		b.holds.extend(h, min(h.expires, now+h.ttl))
-	}
-	yesterday := b.today.start
-	if b.today.end != 0 {
-		b.today.start, b.today.end = r.day(now)
-	}
-	for h := b.holds.ended.oldest; h != nil; h = h.newer {
-		before := now // what was charged stands in nothing that now begins, nor in a day that is over
-		if h.charged < yesterday {
-			before = min(before, b.today.start)
-		}
-		h.granted, h.charged = 0, max(earliest, min(h.charged, before-1))
-	}
-	remembered := b.settled.list()
-	for i := range remembered {
-		id := &remembered[i]
-		kept := min(id.forget, now+max(rememberSettled, id.forget-ahead))
-		if b.settled.until[id.id] == id.forget {
-			b.settled.until[id.id] = kept
-		}
-		id.forget = kept
-	}
-	for i := range b.batches {
-		b.batches[i].at = min(b.batches[i].at, now)
-	}
-	for i := range b.outbox {
-		b.outbox[i].claimed = min(b.outbox[i].claimed, now)
-	}
-	if b.closed > ahead {
-		b.closed = now + (b.closed - ahead)
-	} else {
-		b.closed = 0
-	}
-	b.changed = true
-}
-
-// match finds the accounts of r's limits among those the book has.
-func (b *Book) match(r *rules, now int64) {
-	b.configured = r
-	b.limits = b.limits[:0]
-	for _, a := range b.accounts {
-		if a.rule != nil {
-			a.seen = max(a.seen, now) // it was configured until now
-		}
-		a.rule = nil
-		at := slices.IndexFunc(r.limits, func(rule limitRule) bool { return rule.text == a.text })
-		if at < 0 {
-			a.locate(r)
-			a.ring()
-			continue
-		}
-		a.rule, a.location = &r.limits[at], r.limits[at].location
-		if a.max != a.rule.Max {
-			if a.window.kind == kindRefill {
-				a.refill(now)
-				a.opened = now // what has flowed back since a grant can be told at one rate only
-			}
-			a.max, a.part = a.rule.Max, 0
-			b.changed = true
-		}
-		if now-a.seen >= seenEvery {
-			a.seen, b.changed = now, b.changed || now-a.seen >= day/2
-		}
-		a.ring()
-		b.limits = append(b.limits, a)
-	}
-}
-
-// locate looks up the zone of an account. Without it an account is charged but does not turn.
-func (a *account) locate(r *rules) {
-	if a.location == nil {
-		a.location, _ = r.zone(a.window.zone)
-	}
-}
-
-// open adds the accounts that are missing for r's limits, drops those that nobody has configured for long, and brings in
-// what has been imported. It returns the book's time.
-func (b *Book) open(r *rules, now int64) int64 {
-	if len(b.limits) < len(r.limits) && b.holds.grantedAt(now) {
-		now++ // so that what was granted before an account was opened can be told from what is granted after
-		b.clock = now
-		b.turn(r, now)
-	}
-	b.limits = b.limits[:0]
-	for i := range r.limits {
-		rule := &r.limits[i]
-		at := slices.IndexFunc(b.accounts, func(a *account) bool { return a.rule == rule })
-		if at < 0 {
-			at = len(b.accounts)
-			b.accounts = append(b.accounts, b.newAccount(r, rule, now))
-		}
-		b.limits = append(b.limits, b.accounts[at])
-	}
-	b.dropUnseen(now)
-	b.bringIn(r, now)
-	b.cross(now)
-	return now
-}
-
-// dropUnseen drops the accounts that nobody has configured for long.
-func (b *Book) dropUnseen(now int64) {
-	kept := len(b.accounts)
-	b.accounts = slices.DeleteFunc(b.accounts, func(a *account) bool { return a.rule == nil && now-a.seen >= dropAccount })
-	if len(b.accounts) != kept {
-		b.changed = true
-	}
-}
-
-// newAccount opens the account of a limit that the book has not had: it starts with the days that fall into its window,
-// and open holds count in it where they carry over.
-func (b *Book) newAccount(r *rules, rule *limitRule, now int64) *account {
-	a := &account{
-		text: rule.text, unit: rule.Unit, place: rule.Unit.place(), window: rule.Window, max: rule.Max, seen: now, rule: rule, location: rule.location,
-		opened: now, since: now + 1,
-	}
-	a.turn(now)
-	for h := range b.holds.each {
-		n, _ := h.amounts.of(a.place, a.unit)
-		a.held = saturatingAdd(a.held, n)
-	}
-	if a.carries() {
-		a.reserved = a.held
-	}
-	start := a.windowStart(now)
-	if a.window.kind != kindSession && a.window.kind != kindRefill && b.today.start >= start {
-		a.charge(b.since(r, a.unit, start), now)
-		a.since = b.today.start
-	}
-	a.ring()
-	return a
-}
-
-// since adds up what the days that began at start or later, today among them, have used of unit.
-func (b *Book) since(r *rules, unit Unit, start int64) int64 {
-	sum := b.today.used(unit)
-	if b.today.start == start || r.template {
-		return sum
-	}
-	past := b.finished
-	if r.history != nil {
-		past = mergeDays(r.history(b.name), past)
-	}
-	for i := range past {
-		if first := nanos(past[i].Day); first >= start && first < b.today.start {
-			sum = saturatingAdd(sum, past[i].Used[unit])
-		}
-	}
-	return sum
-}
-
-// bringIn counts imported usage in the first limit of a day, else in the day's total of requests.
-func (b *Book) bringIn(r *rules, now int64) {
-	if b.imported == nil {
-		return
-	}
-	from := *b.imported
-	b.imported, b.changed = nil, true
-	unit := UnitRequests
-	at := slices.IndexFunc(b.limits, func(a *account) bool { return a.window.kind == kindDaily })
-	if at >= 0 {
-		unit = b.limits[at].unit
-	}
-	if now < from.ends && from.used > 0 {
-		b.today.use(b.today.unit(unit.place(), unit), from.used)
-		if at >= 0 {
-			b.limits[at].charge(from.used, now)
-		}
-	}
-	if from.reserved > 0 {
-		h := &hold{key: holdKey{0, 1}, name: b.name, ttl: int64(r.ttl), expires: now + int64(r.ttl)}
-		h.amounts.set(unit.place(), unit, from.reserved)
-		b.grant(h, now)
-	}
-}
 
 // time returns an instant of the account in the zone of its window.
 func (a *account) time(ns int64) time.Time {
@@ -504,43 +147,48 @@ func (b *Book) local(ns int64) time.Time {
 
 // takeFinished returns the finished days and removes them: they go into the history.
 func (b *Book) takeFinished() []DaySummary {
-	finished := b.finished
-	b.finished = nil
+	finished := b.finished()
+	if finished != nil {
+		b.more.finished = nil
+	}
 	return finished
 }
 
 // applied reports whether the writer's batch of that number, or a later one, is part of the book.
 func (b *Book) applied(writer, number uint64) bool {
-	at := slices.IndexFunc(b.batches, func(one batch) bool { return one.writer == writer })
-	return at >= 0 && b.batches[at].number >= number
+	at := slices.IndexFunc(b.batches(), func(one batch) bool { return one.writer == writer })
+	return at >= 0 && b.batches()[at].number >= number
 }
 
 // mark notes the writer's batch, in the place of the one before: a batch repeats what is left of all before it. The mark is
 // needed until the writer has learned that the batch was saved. Its next batch tells, which marks itself or takes the mark
 // away; a writer that has gone for good leaves its last one behind, until it is swept.
 func (b *Book) mark(writer, number uint64, now int64) {
-	at := slices.IndexFunc(b.batches, func(one batch) bool { return one.writer == writer })
+	at := slices.IndexFunc(b.batches(), func(one batch) bool { return one.writer == writer })
 	if at < 0 {
-		b.batches = append(b.batches, batch{writer, number, now})
+		b.details().batches = append(b.batches(), batch{writer, number, now})
 		b.hush(0) // with one more, others may be swept
 		return
 	}
-	b.batches[at].number, b.batches[at].at = number, now
+	b.batches()[at].number, b.batches()[at].at = number, now
 }
 
 // unmark takes the writer's mark away.
 func (b *Book) unmark(writer uint64) {
-	b.batches = slices.DeleteFunc(b.batches, func(one batch) bool { return one.writer == writer })
+	if marked := b.batches(); len(marked) > 0 {
+		b.more.batches = slices.DeleteFunc(marked, func(one batch) bool { return one.writer == writer })
+	}
 }
 
 // blank reports whether nothing in the book counts any more, so that a template's book may be dropped: holds, windows
 // and yesterday are over.
 func (b *Book) blank() bool {
-	if b.holds.open() > 0 || b.holds.late > 0 || len(b.settled.list()) > 0 || len(b.outbox) > 0 ||
-		len(b.finished) > 0 || b.imported != nil || b.closed > b.clock {
+	if b.holds.open() > 0 || b.holds.oldestLate() != nil || len(b.settled().list()) > 0 || len(b.outbox()) > 0 ||
+		len(b.finished()) > 0 || b.imported() != nil || b.closed() > b.clock {
 		return false
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 {
 			return false
 		}
@@ -550,13 +198,14 @@ func (b *Book) blank() bool {
 
 // untouched reports whether nothing has ever been counted in the book.
 func (b *Book) untouched() bool {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if a.used > 0 || a.armed > 0 {
 			return false
 		}
 	}
-	return b.tally == tally{} && !b.today.active() && b.today.last == 0 && b.imported == nil && len(b.finished) == 0 &&
-		b.closed == 0 && len(b.outbox) == 0
+	return b.tally() == tally{} && !b.today.active() && b.today.last == 0 && b.imported() == nil && len(b.finished()) == 0 &&
+		b.closed() == 0 && len(b.outbox()) == 0
 }
 
 // nextTurn is when time alone changes what the book says, 0 when it does not.
@@ -571,8 +220,9 @@ func (b *Book) nextTurn() int64 {
 		}
 	}
 	earlier(b.today.end)
-	earlier(b.closed)
-	for _, a := range b.accounts {
+	earlier(b.closed())
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		earlier(a.end)
 	}
 	return next
@@ -581,7 +231,8 @@ func (b *Book) nextTurn() int64 {
 // nextRenewal is when the first of the windows that open holds carry over ends; latest when there is none.
 func (b *Book) nextRenewal() int64 {
 	next := latest
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if a.carries() && a.end > b.clock {
 			next = min(next, a.end)
 		}

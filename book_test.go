@@ -125,7 +125,7 @@ func (l *ledger) record(list ...Amount) {
 }
 
 // account returns that of the first limit.
-func (l *ledger) account() *account { return l.book.limits[0] }
+func (l *ledger) account() *account { return &l.book.limits()[0] }
 
 func (l *ledger) requireBalance(used, reserved int64) {
 	l.t.Helper()
@@ -208,10 +208,10 @@ func TestAmountsAreReadInOrderWhateverWasThere(t *testing.T) {
 
 func TestAnEmptyBookSaysNothingButItsTime(t *testing.T) {
 	t.Parallel()
-	form := (&dayTotals{start: 1, end: 2, known: [places]unitTotal{atRequests: {used: 1}}, deniedBy: []denial{{"x", 1}}}).form()
+	form := (&dayTotals{start: 1, end: 2, requests: unitTotal{used: 1}, more: &dayDetails{deniedBy: []denial{{"x", 1}}}}).form()
 	require.Equal(t, &todayJSON{Start: 1, End: 2, Used: amountsOf(*amounting(Requests(1))), DeniedBy: map[string]int64{"x": 1}}, form)
-	require.Equal(t, &todayJSON{}, (&dayTotals{other: []unitTotal{{unit: "images"}}}).form())
-	require.Equal(t, accountJSON{Unit: UnitRequests, Window: Daily(nil)}, (&account{unit: UnitRequests, window: Daily(nil)}).form())
+	require.Equal(t, &todayJSON{}, (&dayTotals{more: &dayDetails{other: []ownTotal{{unit: "images"}}}}).form())
+	require.Equal(t, accountJSON{Unit: UnitRequests, Window: Daily(nil)}, (&account{limitKey: newLimitKey(UnitRequests, Daily(nil), nil)}).form())
 	text, err := json.Marshal(&Book{clock: noon})
 	require.NoError(t, err)
 	require.JSONEq(t, `{"clock":"2026-01-26T12:00:00Z"}`, string(text))
@@ -252,7 +252,7 @@ func TestIDsOfAlertsNameTheWindowAndHowOftenItWasReset(t *testing.T) {
 		l.book.reset(l.at)
 		l.pass(second)
 		l.book.use(amounting(Requests(6)), l.at)
-		require.Equal(t, ids, [2]string{l.book.outbox[0].alert.ID, l.book.outbox[1].alert.ID})
+		require.Equal(t, ids, [2]string{l.book.outbox()[0].alert.ID, l.book.outbox()[1].alert.ID})
 	}
 }
 
@@ -265,7 +265,7 @@ func TestTheNextTurnOfAWindowIsArmedLikeTheFirst(t *testing.T) {
 
 func TestAlertsThatNobodyDeliversAreDueAMinuteAfterTheyWereClaimed(t *testing.T) {
 	t.Parallel()
-	overdue := func(list ...delivery) (int64, bool) { return (&Book{outbox: list}).overdue(1) }
+	overdue := func(list ...delivery) (int64, bool) { return (&Book{more: &bookDetails{outbox: list}}).overdue(1) }
 	for _, c := range []struct {
 		list []delivery
 		at   int64
@@ -316,10 +316,12 @@ func TestVerifyFindsWhatIsLessThanNothingByOne(t *testing.T) {
 		harm(b)
 		require.Error(t, b.verify())
 	}
-	harmed(func(b *Book) { b.limits[0].reserved = -1 })
-	harmed(func(b *Book) { b.limits[1].slices = []slice{{start: noon - minute, used: -1}, {start: noon, used: 3}} })
-	harmed(func(b *Book) { b.limits[1].slices[0].used++ })
-	harmed(func(b *Book) { b.today.known[atRequests].estimated = -1 })
+	harmed(func(b *Book) { b.limits()[0].reserved = -1 })
+	harmed(func(b *Book) {
+		b.limits()[1].slices = []slice{{start: noon - minute, used: -1}, {start: noon, used: 3}}
+	})
+	harmed(func(b *Book) { b.limits()[1].slices[0].used++ })
+	harmed(func(b *Book) { b.today.known(atRequests).estimated = -1 })
 }
 
 func TestSlicesOfARollingWindowAreAlignedAndPositive(t *testing.T) {
@@ -353,9 +355,10 @@ func TestAnAccountThatIsNotConfiguredForgetsThatItHasAlertedAsAnyOther(t *testin
 	l.record(Requests(10))
 	l.pass(30 * minute)
 	l.record(Requests(8))
-	a := l.account()
 	l.configure(Limit{Max: 10, Window: Daily(nil)})
 	l.pass(40 * minute)
+	a := &l.book.accounts[1] // after those that are configured
+	require.Equal(t, Rolling(time.Hour), a.window)
 	require.Equal(t, int64(8), a.used)
 	require.Equal(t, []mark{{50, noon}, {80, noon}}, a.marks, "what is still reached does not alert again")
 	l.pass(hour)

@@ -235,34 +235,36 @@ func byUnit(x, y Amount) int {
 func (b *Book) MarshalJSON() ([]byte, error) { return b.form().appendTo(nil, false) }
 
 func (b *Book) form() *bookJSON {
+	tally := b.tally()
 	form := &bookJSON{
-		Clock: moment(b.clock), Finished: b.finished, ClosedUntil: moment(b.closed), Tally: tallyJSON{b.tally.granted, b.tally.settled, b.tally.expired},
+		Clock: moment(b.clock), Finished: b.finished(), ClosedUntil: moment(b.closed()), Tally: tallyJSON{tally.granted, tally.settled, tally.expired},
 	}
 	if len(b.accounts) > 0 {
 		form.Accounts = make(map[string]accountJSON, len(b.accounts))
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		form.Accounts[a.text] = a.form()
 	}
 	for _, h := range b.holds.inOrder() {
 		form.Holds = append(form.Holds, h.form())
 	}
-	for h := b.holds.ended.oldest; h != nil; h = h.newer {
+	for h := b.holds.oldestLate(); h != nil; h = h.newer {
 		form.Expired = append(form.Expired, h.form())
 	}
-	for _, one := range b.settled.list() {
+	for _, one := range b.settled().list() {
 		form.Settled = append(form.Settled, settledJSON{one.id, moment(one.forget)})
 	}
 	if b.today.end != 0 {
 		form.Today = b.today.form()
 	}
-	for _, d := range b.outbox {
+	for _, d := range b.outbox() {
 		form.Alerts = append(form.Alerts, deliveryJSON{d.alert, number(d.writer), moment(d.claimed)})
 	}
-	if b.imported != nil {
-		form.Imported = &importedJSON{b.imported.used, b.imported.reserved, moment(b.imported.ends)}
+	if from := b.imported(); from != nil {
+		form.Imported = &importedJSON{from.used, from.reserved, moment(from.ends)}
 	}
-	for _, one := range b.batches {
+	for _, one := range b.batches() {
 		form.Batches = append(form.Batches, batchJSON{number(one.writer), one.number, moment(one.at)})
 	}
 	return form
@@ -299,7 +301,7 @@ func (h *hold) form() holdJSON {
 func (d *dayTotals) form() *todayJSON {
 	form := &todayJSON{
 		Start: moment(d.start), End: moment(d.end), Last: moment(d.last), Calls: d.calls, Denied: d.denied,
-		Expired: d.expired, Alerts: d.alerts,
+		Expired: d.expired, Alerts: d.alerts(),
 	}
 	for unit, total := range d.each {
 		for _, one := range [3]struct {
@@ -311,9 +313,9 @@ func (d *dayTotals) form() *todayJSON {
 			}
 		}
 	}
-	if len(d.deniedBy) > 0 {
-		form.DeniedBy = make(map[string]int64, len(d.deniedBy))
-		for _, refusal := range d.deniedBy {
+	if deniedBy := d.deniedBy(); len(deniedBy) > 0 {
+		form.DeniedBy = make(map[string]int64, len(deniedBy))
+		for _, refusal := range deniedBy {
 			form.DeniedBy[refusal.by] = refusal.n
 		}
 	}

@@ -66,8 +66,9 @@ func TestABookSurvivesJSONByteForByte(t *testing.T) {
 		require.NoError(t, err)
 		requireSame(t, before, string(again))
 		require.NoError(t, back.verify())
-		for _, a := range l.book.accounts {
-			at := slices.IndexFunc(back.accounts, func(b *account) bool { return a.text == b.text })
+		for i := range l.book.accounts {
+			a := &l.book.accounts[i]
+			at := slices.IndexFunc(back.accounts, func(b account) bool { return a.text == b.text })
 			require.Equal(t, []int64{a.reserved, a.held}, []int64{back.accounts[at].reserved, back.accounts[at].held}, a.text)
 			require.True(t, slices.Equal(a.slices, back.accounts[at].slices), a.text)
 		}
@@ -79,15 +80,15 @@ func TestABookSurvivesJSONByteForByte(t *testing.T) {
 	require.NoError(t, err)
 	var back Book
 	require.NoError(t, json.Unmarshal(text, &back))
-	require.Equal(t, fresh.imported, back.imported)
+	require.Equal(t, fresh.imported(), back.imported())
 }
 
 func TestABookIsWrittenAsItsFormSays(t *testing.T) {
 	l := fullLedger(t)
-	l.book.imported = &imported{1, 2, 3}
+	l.book.details().imported = &imported{1, 2, 3}
 	l.book.holds.byID["mine"].released = true
 	for _, name := range []string{"plain", `a "quoted" \ <b> & ü \u2028 name`, "", "\x7f\xff"} {
-		l.book.today.alerts = append(l.book.today.alerts, name)
+		l.book.today.details().alerts = append(l.book.today.alerts(), name)
 		for _, b := range []*Book{{}, l.book} {
 			want, err := json.Marshal(b.form())
 			require.NoError(t, err)
@@ -103,7 +104,7 @@ func TestABookIsWrittenAsItsFormSays(t *testing.T) {
 	}
 	for _, damage := range []func(b *Book){
 		func(b *Book) { b.accounts[0].window = Window{kind: kindEvery, length: -1} },
-		func(b *Book) { b.outbox[0].alert.At = time.Date(10001, 1, 1, 0, 0, 0, 0, time.UTC) },
+		func(b *Book) { b.outbox()[0].alert.At = time.Date(10001, 1, 1, 0, 0, 0, 0, time.UTC) },
 	} {
 		b := fullLedger(t).book
 		damage(b)
@@ -114,29 +115,33 @@ func TestABookIsWrittenAsItsFormSays(t *testing.T) {
 
 // derived are the fields that a book works out again when it has been read. All others must be saved.
 var derived = map[string][]string{
-	"Book":       {"name", "configured", "limits", "changed", "quiet", "flowing", "refused"},
-	"account":    {"held", "rule", "location", "alarm", "place"},
-	"slice":      {"reserved"},
-	"hold":       {"slot", "late", "older", "newer"},
-	"holds":      {"byID", "byKey", "expiry", "late", "lateByKey", "spare"}, // the lines are saved
-	"settledIDs": {"until", "head", "crowded"},
-	"dayTotals":  {"saturated"},
-	"amounts":    {},
-	"unitTotal":  {"open"},
+	"Book":        {"name", "configured", "limited", "changed", "quiet", "flowing"},
+	"account":     {"limitKey", "held", "rule", "alarm"}, // what is saved of the key is seen to by itself
+	"limitKey":    {"location", "place"},
+	"bookDetails": {"refused"},
+	"slice":       {"reserved"},
+	"hold":        {"slot", "late", "older", "newer"},
+	"holds":       {"byID", "byKey", "expiry", "late", "lateByKey", "spare"}, // the lines are saved
+	"settledIDs":  {"until", "head", "crowded"},
+	"dayTotals":   {"saturated"},
+	"amounts":     {},
+	"unitTotal":   {"open"},
 }
 
 func TestEveryFieldOfABookIsSavedOrDerived(t *testing.T) {
 	l := fullLedger(t)
-	l.book.imported = &imported{1, 2, 3}
+	l.book.details().imported = &imported{1, 2, 3}
 	b := l.book
 	before := l.text()
 	groups := [][]any{
-		{b}, {&b.holds}, {&b.settled}, {&b.today}, {b.imported}, {&b.tally}, pointers(b.outbox), pointers(b.batches),
-		pointers(b.settled.queue), append(pointers(b.today.other), pointers(b.today.known[:])...), pointers(b.today.deniedBy),
+		{b}, {b.more}, {b.holds}, {b.settled()}, {&b.today}, {b.imported()}, {&b.holds.tally}, pointers(b.outbox()), pointers(b.batches()),
+		pointers(b.holds.settled.queue), {b.today.more}, pointers(b.today.more.other), pointers(b.today.more.deniedBy),
+		append(pointers(b.today.rest[:]), &b.today.requests),
 	}
-	var accounts, pieces, marks, holdings []any
-	for _, a := range b.accounts {
-		accounts = append(accounts, a)
+	var accounts, keys, pieces, marks, holdings []any
+	for i := range b.accounts {
+		a := &b.accounts[i]
+		accounts, keys = append(accounts, a), append(keys, a.limitKey)
 		pieces = append(pieces, pointers(a.slices)...)
 		marks = append(marks, pointers(a.marks)...)
 	}
@@ -146,7 +151,7 @@ func TestEveryFieldOfABookIsSavedOrDerived(t *testing.T) {
 	for h := b.holds.ended.oldest; h != nil; h = h.newer {
 		holdings = append(holdings, h)
 	}
-	for _, group := range append(groups, accounts, pieces, marks, holdings) {
+	for _, group := range append(groups, accounts, keys, pieces, marks, holdings) {
 		kind := reflect.TypeOf(group[0]).Elem()
 		for i := range kind.NumField() {
 			name := kind.Field(i).Name
@@ -199,7 +204,8 @@ func TestAClonedBookSharesNothing(t *testing.T) {
 		for h := l.book.holds.ended.oldest; h != nil; h = h.newer {
 			h.amounts.known[atRequests], h.charged = 99, 1
 		}
-		for _, a := range l.book.accounts {
+		for i := range l.book.accounts {
+			a := &l.book.accounts[i]
 			a.used++
 			for i := range a.slices {
 				a.slices[i].used, a.slices[i].reserved = 99, 99
@@ -208,28 +214,27 @@ func TestAClonedBookSharesNothing(t *testing.T) {
 				a.marks[i].at = 1
 			}
 		}
-		for i := range l.book.finished {
-			l.book.finished[i].Used[UnitRequests], l.book.finished[i].Calls = 99, 99
+		for i := range l.book.finished() {
+			l.book.finished()[i].Used[UnitRequests], l.book.finished()[i].Calls = 99, 99
 		}
 		for _, list := range [][]any{
-			pointers(l.book.outbox), pointers(l.book.batches), pointers(l.book.settled.queue), pointers(l.book.today.other),
-			pointers(l.book.today.deniedBy), pointers(l.book.today.alerts),
+			pointers(l.book.outbox()), pointers(l.book.batches()), pointers(l.book.holds.settled.queue), pointers(l.book.today.more.other),
+			pointers(l.book.today.more.deniedBy), pointers(l.book.today.more.alerts), pointers(l.book.today.rest[:]),
 		} {
 			for i := range list {
 				reflect.ValueOf(list[i]).Elem().SetZero()
 			}
 		}
-		clear(l.book.settled.until)
+		clear(l.book.holds.settled.until)
 		clear(l.book.holds.byKey)
 		clear(l.book.holds.expiry)
-		l.book.limits[0].max = 0
+		l.book.limits()[0].max = 0
 	}
 	change(l)
 	requireSame(t, text, c.text())
 	c.verify()
-	for i, a := range c.book.limits {
-		require.Contains(t, c.book.accounts, a, i)
-	}
+	require.Len(t, c.book.limits(), len(l.book.limits()))
+	require.NotSame(t, &l.book.accounts[0], &c.book.accounts[0])
 }
 
 func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
@@ -240,7 +245,7 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 	l.pass(second)
 	l.grant(hour, Requests(2))
 	l.book.use(amounting(Requests(5)), l.at)
-	l.book.settled.add("old", l.at+hour)
+	l.book.holding().settled.add("old", l.at+hour)
 	l.book.mark(5, 6, l.at)
 	l.book.today.deny("requests per day", 1)
 	good := l.text()
@@ -335,7 +340,7 @@ func TestBooksThatNobodyCanHaveWrittenAreRefused(t *testing.T) {
 	read := &Book{}
 	day := `{"quota":"q","day":"2026-01-25T00:00:00Z","used":null,"alerts":null,"calls":5}`
 	require.NoError(t, json.Unmarshal([]byte(good[:len(good)-1]+`,"finished":[`+day+`]}`), read))
-	require.Equal(t, []int64{5}, calls(read.finished))
+	require.Equal(t, []int64{5}, calls(read.finished()))
 }
 
 // replaced returns a JSON object with the value at a path replaced; null removes it.

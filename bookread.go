@@ -14,11 +14,16 @@ import (
 
 // fill makes the book what its JSON form says.
 func (b *Book) fill(form *bookJSON) error {
-	b.clock, b.closed = int64(form.Clock), int64(form.ClosedUntil)
-	b.tally = tally{form.Tally.Granted, form.Tally.Settled, form.Tally.Expired}
-	if !counters(b.tally.granted, b.tally.settled, b.tally.expired) ||
-		b.tally.granted != b.tally.settled+b.tally.expired+int64(len(form.Holds)) {
+	b.clock = int64(form.Clock)
+	if form.ClosedUntil != 0 {
+		b.details().closed = int64(form.ClosedUntil)
+	}
+	count := tally{form.Tally.Granted, form.Tally.Settled, form.Tally.Expired}
+	if !counters(count.granted, count.settled, count.expired) || count.granted != count.settled+count.expired+int64(len(form.Holds)) {
 		return errors.New("a tally that does not add up")
+	}
+	if count != (tally{}) {
+		b.holding().tally = count
 	}
 	for _, text := range slices.Sorted(maps.Keys(form.Accounts)) {
 		a, err := form.Accounts[text].account(text)
@@ -28,13 +33,13 @@ func (b *Book) fill(form *bookJSON) error {
 		if n := len(a.slices); !a.carries() && max(a.start, a.opened) > b.clock || n > 0 && a.slices[n-1].start > b.clock {
 			return fmt.Errorf("account %q: its window begins after the time of the book", text)
 		}
-		b.accounts = append(b.accounts, a)
+		b.accounts = append(b.accounts, *a)
 	}
 	if err := b.fillHolds(form); err != nil {
 		return err
 	}
 	for _, one := range form.Settled {
-		b.settled.add(one.ID, int64(one.Until))
+		b.holding().settled.add(one.ID, int64(one.Until))
 	}
 	if form.Today != nil {
 		if err := b.today.fill(form.Today); err != nil {
@@ -47,18 +52,20 @@ func (b *Book) fill(form *bookJSON) error {
 		}
 		b.today.held(&h.amounts)
 	}
-	b.finished = form.Finished
+	if len(form.Finished) > 0 {
+		b.details().finished = form.Finished
+	}
 	for _, d := range form.Alerts {
-		b.outbox = append(b.outbox, delivery{d.Alert, uint64(d.Writer), int64(d.Claimed)})
+		b.details().outbox = append(b.outbox(), delivery{d.Alert, uint64(d.Writer), int64(d.Claimed)})
 	}
 	if from := form.Imported; from != nil {
 		if from.Used < 0 || from.Reserved < 0 || len(form.Holds) > 0 {
 			return errors.New("a negative number imported, or beside holds")
 		}
-		b.imported = &imported{from.Used, from.Reserved, int64(from.Ends)}
+		b.details().imported = &imported{from.Used, from.Reserved, int64(from.Ends)}
 	}
 	for _, one := range form.Batches {
-		b.batches = append(b.batches, batch{uint64(one.Writer), one.Number, int64(one.At)})
+		b.details().batches = append(b.batches(), batch{uint64(one.Writer), one.Number, int64(one.At)})
 	}
 	return nil
 }
@@ -121,7 +128,7 @@ func (form holdJSON) check() error {
 
 func (form accountJSON) account(text string) (*account, error) {
 	a := &account{
-		text: text, unit: form.Unit, place: form.Unit.place(), window: form.Window, max: form.Max, seen: int64(form.Seen), used: form.Used,
+		limitKey: &limitKey{text: text, unit: form.Unit, place: form.Unit.place(), window: form.Window}, max: form.Max, seen: int64(form.Seen), used: form.Used,
 		start: int64(form.Start), end: int64(form.End), since: int64(form.Since), opened: int64(form.Opened),
 		first: int64(form.First), part: form.Part, armed: form.Armed, reserved: form.Reserved,
 	}
@@ -188,10 +195,10 @@ func (b *Book) fillHolds(form *bookJSON) error {
 		if err != nil {
 			return err
 		}
-		if h.charged != 0 || h.granted > b.clock || b.holds.find(h.key) != nil || h.id != "" && b.holds.byID[h.id] != nil {
+		if h.charged != 0 || h.granted > b.clock || b.holds.find(h.key) != nil || h.id != "" && b.holds.called(h.id) != nil {
 			return fmt.Errorf("hold %s is there twice, has ended or has not been granted yet", h.key.text(""))
 		}
-		b.holds.add(h)
+		b.holding().add(h)
 	}
 	for _, one := range form.Expired {
 		h, err := one.hold()
@@ -201,9 +208,10 @@ func (b *Book) fillHolds(form *bookJSON) error {
 		if h.charged == 0 || b.holds.find(h.key) != nil || b.holds.findLate(h.key) != nil {
 			return fmt.Errorf("expired hold %s is there twice or has not ended", h.key.text(""))
 		}
-		b.holds.remember(h)
+		b.holding().remember(h)
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if err := b.reserve(a); err != nil {
 			return fmt.Errorf("account %q: %w", a.text, err)
 		}
@@ -278,7 +286,7 @@ func (b *Book) belongs(name string) error {
 			return err
 		}
 	}
-	for h := b.holds.ended.oldest; h != nil; h = h.newer {
+	for h := b.holds.oldestLate(); h != nil; h = h.newer {
 		if err := check(h); err != nil {
 			return err
 		}
@@ -291,7 +299,10 @@ func (d *dayTotals) fill(form *todayJSON) error {
 		return errors.New("numbers that contradict each other")
 	}
 	d.start, d.end, d.last = int64(form.Start), int64(form.End), int64(form.Last)
-	d.calls, d.denied, d.expired, d.alerts = form.Calls, form.Denied, form.Expired, form.Alerts
+	d.calls, d.denied, d.expired = form.Calls, form.Denied, form.Expired
+	if len(form.Alerts) > 0 {
+		d.details().alerts = form.Alerts
+	}
 	for one := range (*amounts)(&form.Used).each {
 		d.unit(one.at, one.unit).used = one.n
 	}
@@ -306,7 +317,8 @@ func (d *dayTotals) fill(form *todayJSON) error {
 		if !counters(form.DeniedBy[by]) {
 			return errors.New("a number of refusals that is negative or too large")
 		}
-		d.deniedBy = append(d.deniedBy, denial{by, form.DeniedBy[by]})
+		more := d.details()
+		more.deniedBy = append(more.deniedBy, denial{by, form.DeniedBy[by]})
 	}
 	return nil
 }
@@ -334,33 +346,42 @@ func (s DaySummary) check() error {
 // clone returns a book that shares nothing with b but its rules.
 func (b *Book) clone() *Book {
 	c := *b
-	c.accounts = make([]*account, len(b.accounts))
-	for i, a := range b.accounts {
-		copied := *a
-		copied.slices, copied.marks = slices.Clone(a.slices), slices.Clone(a.marks)
-		c.accounts[i] = &copied
+	c.accounts = slices.Clone(b.accounts)
+	for i := range c.accounts {
+		a := &c.accounts[i]
+		a.slices, a.marks = slices.Clone(a.slices), slices.Clone(a.marks)
 	}
-	c.limits = make([]*account, len(b.limits))
-	for i, a := range b.limits {
-		c.limits[i] = c.accounts[slices.Index(b.accounts, a)]
+	c.holds, c.more, c.quiet = b.holds.clone(), b.more.clone(), 0
+	c.today = b.today.clone()
+	return &c
+}
+
+func (s *holds) clone() *holds {
+	if s == nil {
+		return nil
 	}
-	c.holds, c.quiet, c.flowing = holds{}, 0, nil
-	for _, h := range b.holds.inOrder() {
-		c.holds.add(h.clone())
+	c := &holds{tally: s.tally, settled: settledIDs{until: maps.Clone(s.settled.until), queue: slices.Clone(s.settled.list())}}
+	for _, h := range s.inOrder() {
+		c.add(h.clone())
 	}
-	for h := b.holds.ended.oldest; h != nil; h = h.newer {
-		c.holds.remember(h.clone())
+	for h := s.ended.oldest; h != nil; h = h.newer {
+		c.remember(h.clone())
 	}
-	c.settled = settledIDs{until: maps.Clone(b.settled.until), queue: slices.Clone(b.settled.list())}
-	c.today.other, c.today.deniedBy = slices.Clone(b.today.other), slices.Clone(b.today.deniedBy)
-	c.today.alerts = slices.Clone(b.today.alerts)
-	c.finished = make([]DaySummary, len(b.finished))
-	for i := range b.finished {
-		c.finished[i] = b.finished[i].clone()
+	return c
+}
+
+func (d *bookDetails) clone() *bookDetails {
+	if d == nil {
+		return nil
 	}
-	c.outbox, c.batches = slices.Clone(b.outbox), slices.Clone(b.batches)
-	if b.imported != nil {
-		copied := *b.imported
+	c := *d
+	c.finished = make([]DaySummary, len(d.finished))
+	for i := range d.finished {
+		c.finished[i] = d.finished[i].clone()
+	}
+	c.outbox, c.batches = slices.Clone(d.outbox), slices.Clone(d.batches)
+	if d.imported != nil {
+		copied := *d.imported
 		c.imported = &copied
 	}
 	return &c

@@ -152,7 +152,7 @@ func (t *QuotaTracker) shut(pages []page) receipt {
 			p.book.today.saturated = false
 			saturated = append(saturated, p.book.name)
 		}
-		if len(p.book.outbox) > 0 && t.delivers() {
+		if len(p.book.outbox()) > 0 && t.delivers() {
 			due = append(due, p.book.claim(t.writer, p.now)...)
 		}
 		t.undelivered.look(p.book, t.writer)

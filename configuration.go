@@ -90,14 +90,11 @@ func (cfg *Config) rules(q *Quota, zones *zones, history func(string) []DaySumma
 	for _, limit := range q.Limits {
 		limit.Unit, limit.Window = limit.unit(), limit.Window.in(cfg.Location)
 		limit.AlertThresholds = slices.Clone(limit.AlertThresholds)
-		rule := limitRule{Limit: limit, text: limit.String()}
 		location, err := zones.load(limit.Window.zone)
 		if err != nil {
 			return nil, err
 		}
-		rule.location = location
-		rule.thresholds = cfg.thresholds(limit)
-		r.limits = append(r.limits, rule)
+		r.limits = append(r.limits, limitRule{limit, newLimitKey(limit.Unit, limit.Window, location), cfg.thresholds(limit)})
 		if limit.Estimate == 0 {
 			continue
 		}

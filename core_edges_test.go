@@ -25,7 +25,7 @@ func TestAnAmountThatOpenHoldsAloneKeepOutWaitsForThem(t *testing.T) {
 	}
 	require.Equal(t, int64(math.MaxInt64), saturatingAdd2(math.MaxInt64-1, 1, 1))
 	require.Equal(t, int64(0), saturatingAdd2(-5, 2, 3))
-	at, _ := (&account{window: Rolling(time.Minute)}).fitsAt(1, 0, noon)
+	at, _ := (&account{limitKey: newLimitKey(UnitRequests, Rolling(time.Minute), nil)}).fitsAt(1, 0, noon)
 	require.Equal(t, noon, at)
 }
 
@@ -146,9 +146,9 @@ func TestAThresholdIsReachedByTheWholeOfItsPart(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t, Limit{Max: 7})
 	l.book.use(amounting(Requests(3)), l.at)
-	require.Empty(t, l.book.outbox)
+	require.Empty(t, l.book.outbox())
 	l.book.use(amounting(Requests(1)), l.at)
-	require.Len(t, l.book.outbox, 1)
+	require.Len(t, l.book.outbox(), 1)
 }
 
 func TestARefillKeepsApartWhatIsUsedAndWhatIsReserved(t *testing.T) {
@@ -220,7 +220,7 @@ func TestRatesThatAreAnchoredAnewCountAndAlertWhatWasHeld(t *testing.T) {
 	l.grant(100*day, Requests(6))
 	l.to(noon - 2*day)
 	l.requireBalance(6, 0)
-	require.Len(t, l.book.outbox, 1)
+	require.Len(t, l.book.outbox(), 1)
 	for _, used := range []int64{0, 1} {
 		l = newLedger(t, Limit{Max: 10, Window: Rolling(time.Minute)}, Limit{Max: 10, Window: Refill(time.Minute)})
 		l.book.use(amounting(Requests(used)), l.at)
@@ -231,9 +231,11 @@ func TestRatesThatAreAnchoredAnewCountAndAlertWhatWasHeld(t *testing.T) {
 		if used > 0 {
 			require.Equal(t, now-now%l.account().sliceLength(), l.account().slices[0].start)
 		}
-		require.Zero(t, l.book.limits[1].part)
+		require.Zero(t, l.book.limits()[1].part)
 	}
-	for _, a := range []*account{{window: Daily(nil), end: 5}, {window: Daily(nil), location: time.UTC}} {
+	for _, a := range []account{
+		{limitKey: newLimitKey(UnitRequests, Daily(nil), nil), end: 5}, {limitKey: newLimitKey(UnitRequests, Daily(nil), time.UTC)},
+	} {
 		end := a.end
 		a.reanchor(noon)
 		require.Equal(t, []int64{0, end}, []int64{a.start, a.end}, "it has not begun, or its zone is not known")
@@ -275,7 +277,7 @@ func TestTheLastBatchOfASoleWriterIsNeverForgotten(t *testing.T) {
 	}
 	l.book.mark(2, 1, l.at-1)
 	l.pass(0)
-	require.Len(t, l.book.batches, mostBatches)
+	require.Len(t, l.book.batches(), mostBatches)
 	require.False(t, l.book.applied(2, 1), "of very many the oldest goes")
 	require.True(t, l.book.applied(10, 1))
 }
@@ -290,8 +292,8 @@ func TestAnAccountThatIsNotConfiguredTurnsAndDisturbsNoOther(t *testing.T) {
 	l.requireBalance(4, 0)
 	require.Len(t, l.book.accounts, 2)
 	l.pass(day)
-	require.Equal(t, "images per day in Europe/Berlin", l.book.accounts[0].text)
-	require.Zero(t, l.book.accounts[0].used)
+	require.Equal(t, "images per day in Europe/Berlin", l.book.accounts[1].text, "after those that are configured")
+	require.Zero(t, l.book.accounts[1].used)
 	l.pass(minute)
 	l.configure(Limit{Max: 20, Window: Refill(100 * time.Hour)})
 	require.Zero(t, l.account().part, "what has flowed back in part is let go with the old rate")
@@ -338,15 +340,15 @@ func TestALateSettlementIsRememberedCountedAndAlerts(t *testing.T) {
 			l := newLedger(t, Limit{Max: 10})
 			key := l.grant(ttl, Requests(3))
 			l.pass(ttl)
-			require.Empty(t, l.book.outbox)
+			require.Empty(t, l.book.outbox())
 			s := &settlement{key: key, id: "task", home: "q", named: *amounting(Requests(6))}
 			require.False(t, settle(l, s), name)
 			l.verify()
-			require.True(t, l.book.settled.has("task", l.at+kept-1), name)
-			require.False(t, l.book.settled.has("task", l.at+kept), name)
+			require.True(t, l.book.settled().has("task", l.at+kept-1), name)
+			require.False(t, l.book.settled().has("task", l.at+kept), name)
 			if name == "commit" {
 				require.Equal(t, int64(1), l.book.today.calls)
-				require.Len(t, l.book.outbox, 1)
+				require.Len(t, l.book.outbox(), 1)
 			}
 		}
 	}
@@ -356,7 +358,7 @@ func TestALateSettlementIsRememberedCountedAndAlerts(t *testing.T) {
 	l.pass(minute)
 	l.book.grant(&hold{key: holdKey{7, 99}, id: "task", amounts: *amounting(Requests(1)), ttl: hour, expires: l.at + hour}, l.at)
 	require.False(t, l.book.release(&settlement{key: key, id: "task", home: "q"}, l.at))
-	require.False(t, l.book.settled.has("task", l.at))
+	require.False(t, l.book.settled().has("task", l.at))
 }
 
 func TestUsageIsOneCallHoweverItIsRecorded(t *testing.T) {

@@ -41,8 +41,8 @@ func TestWhateverMustBeSavedSaysSo(t *testing.T) {
 		"reset at": {nil, func(l *ledger, _ holdKey) {
 			l.book.observe(Observation{Remaining: &ten, ResetAt: instant(l.at + minute)}, "images", Window{}, l.at)
 		}},
-		"claim": {func(l *ledger, _ holdKey) { l.book.outbox = make([]delivery, 1) }, func(l *ledger, _ holdKey) { l.book.claim(7, l.at) }},
-		"delivered": {func(l *ledger, _ holdKey) { l.book.outbox = make([]delivery, 1) },
+		"claim": {func(l *ledger, _ holdKey) { l.book.details().outbox = make([]delivery, 1) }, func(l *ledger, _ holdKey) { l.book.claim(7, l.at) }},
+		"delivered": {func(l *ledger, _ holdKey) { l.book.details().outbox = make([]delivery, 1) },
 			func(l *ledger, _ holdKey) { l.book.delivered([]string{""}) }},
 		"alert":      {func(l *ledger, _ holdKey) { l.account().used = 9 }, func(l *ledger, _ holdKey) { l.book.cross(l.at) }},
 		"day":        {func(l *ledger, key holdKey) { l.commit(key) }, func(l *ledger, _ holdKey) { l.pass(day) }},
@@ -55,7 +55,7 @@ func TestWhateverMustBeSavedSaysSo(t *testing.T) {
 			l.configure(Limit{Max: 10})
 			l.pass(day)
 		}, func(l *ledger, _ holdKey) { l.pass(dropAccount) }},
-		"imported": {func(l *ledger, _ holdKey) { l.book.imported = &imported{} }, func(l *ledger, _ holdKey) { l.book.bringIn(l.rules, l.at) }},
+		"imported": {func(l *ledger, _ holdKey) { l.book.details().imported = &imported{} }, func(l *ledger, _ holdKey) { l.book.bringIn(l.rules, l.at) }},
 	} {
 		l := newLedger(t, Limit{Max: 10}, Limit{Unit: "images", Max: 10, Window: Session(time.Hour)})
 		l.book.use(amounting(Amount{"images", 1}), l.at)
@@ -99,13 +99,13 @@ func TestUsageOfTokensInAllTakesThePartsOfAHold(t *testing.T) {
 			l := newLedger(t, Limit{Max: 10}, Limit{Unit: UnitTokens, Max: 100})
 			l.grant(hour, slices.Clone(held)...)
 			l.record(used...)
-			require.Equal(t, []int64{8, 4}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
+			require.Equal(t, []int64{8, 4}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
 			require.Equal(t, map[Unit]int64{UnitInputTokens: 6, UnitOutputTokens: 2}, l.book.today.summary("q", time.UTC).Estimated)
 			require.Equal(t, 1, l.book.holds.open())
 			l.record(Requests(1), Tokens(4))
 			require.Zero(t, l.book.holds.open())
-			require.Equal(t, []int64{12, 0}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
-			require.Equal(t, int64(1), l.book.tally.settled)
+			require.Equal(t, []int64{12, 0}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
+			require.Equal(t, int64(1), l.book.tally().settled)
 		}
 	}
 }
@@ -124,13 +124,13 @@ func TestUsageStopsAtTheRequestsItNames(t *testing.T) {
 		more.grant(hour, Requests(2), Tokens(10))
 	}
 	more.record(Requests(2), Tokens(50))
-	require.Equal(t, []int64{50, 20}, []int64{more.book.limits[1].used, more.book.limits[1].reserved}, "the other holds are of other calls")
+	require.Equal(t, []int64{50, 20}, []int64{more.book.limits()[1].used, more.book.limits()[1].reserved}, "the other holds are of other calls")
 	more.record(Requests(0), Tokens(3))
 	for _, h := range more.book.holds.inOrder()[1:] {
 		require.Nil(t, h.asked, "nothing was left to take from it")
 	}
 	l.record(Tokens(5), Requests(0))
-	require.Equal(t, []int64{10, 15}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
+	require.Equal(t, []int64{10, 15}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
 	require.Equal(t, int64(3), l.account().reserved)
 }
 
@@ -143,7 +143,7 @@ func TestUsageOfRequestsTakesNothingFromWhatIsOfOtherCalls(t *testing.T) {
 		}
 		return l
 	}
-	tokens := func(l *ledger) []int64 { return []int64{l.book.limits[1].used, l.book.limits[1].reserved} }
+	tokens := func(l *ledger) []int64 { return []int64{l.book.limits()[1].used, l.book.limits()[1].reserved} }
 	l := start([]Amount{Requests(0), Tokens(10)})
 	l.record(Requests(1), Tokens(4))
 	require.Equal(t, []int64{4, 10}, tokens(l), "a hold of no request")

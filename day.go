@@ -10,23 +10,32 @@ import (
 
 // dayTotals are what a book counts of one day, limited or not.
 type dayTotals struct {
-	start, end int64
-	last       int64 // the end of the last day on which something happened
-	known      [places]unitTotal
-	other      []unitTotal // units of callers' own
-	calls      int64
-	denied     int64
-	expired    int64
-	deniedBy   []denial // by limit
-	alerts     []string
+	end       int64
+	calls     int64
+	requests  unitTotal
+	start     int64
+	last      int64 // the end of the last day on which something happened
+	denied    int64
+	expired   int64
+	rest      *[places - 1]unitTotal // of the places but requests; nil: of those nothing has been counted yet
+	more      *dayDetails            // nil: there is nothing special about the day
+	saturated bool                   // more was used than can be counted, which nobody has logged (derived)
+}
 
-	saturated bool // more was used than can be counted, which nobody has logged (derived)
+// dayDetails are what few days of few quotas need.
+type dayDetails struct {
+	other    []ownTotal
+	deniedBy []denial // by limit
+	alerts   []string
 }
 
 // A unitTotal is what a day counts of one unit. What is open outlives the day.
-type unitTotal struct {
-	unit                        Unit // only of callers' own
-	used, estimated, open, peak int64
+type unitTotal struct{ used, estimated, open, peak int64 }
+
+// An ownTotal is that of a unit of a caller's own.
+type ownTotal struct {
+	unit Unit
+	unitTotal
 }
 
 type denial struct {
@@ -39,32 +48,97 @@ func (d *dayTotals) unit(at place, unit Unit) *unitTotal {
 	if total := d.find(at, unit); total != nil {
 		return total
 	}
-	d.other = append(d.other, unitTotal{unit: unit})
-	return &d.other[len(d.other)-1]
+	if at != elsewhere {
+		return d.known(at)
+	}
+	more := d.details()
+	more.other = append(more.other, ownTotal{unit: unit})
+	return &more.other[len(more.other)-1].unitTotal
+}
+
+// known is unit for one that has a place.
+func (d *dayTotals) known(at place) *unitTotal {
+	if at == atRequests {
+		return &d.requests
+	}
+	if d.rest == nil {
+		d.rest = new([places - 1]unitTotal)
+	}
+	return &d.rest[at-1]
+}
+
+// details are more, to be changed.
+func (d *dayTotals) details() *dayDetails {
+	if d.more == nil {
+		d.more = &dayDetails{}
+	}
+	return d.more
+}
+
+// own are the totals of units of callers' own.
+func (d *dayTotals) own() []ownTotal {
+	if d.more == nil {
+		return nil
+	}
+	return d.more.other
+}
+
+// deniedBy is by what calls were refused.
+func (d *dayTotals) deniedBy() []denial {
+	if d.more == nil {
+		return nil
+	}
+	return d.more.deniedBy
+}
+
+func (d *dayTotals) alerts() []string {
+	if d.more == nil {
+		return nil
+	}
+	return d.more.alerts
 }
 
 // find returns what is counted of a unit, nil when it has not been counted yet.
 func (d *dayTotals) find(at place, unit Unit) *unitTotal {
-	if at != elsewhere {
-		return &d.known[at]
+	switch {
+	case at == atRequests:
+		return &d.requests
+	case at != elsewhere:
+		if d.rest == nil {
+			return nil
+		}
+		return &d.rest[at-1]
 	}
-	for i := range d.other {
-		if d.other[i].unit == unit {
-			return &d.other[i]
+	own := d.own()
+	for i := range own {
+		if own[i].unit == unit {
+			return &own[i].unitTotal
 		}
 	}
 	return nil
 }
 
-// each visits what is counted of every unit.
+// open is how much of a unit that has a place is held.
+func (d *dayTotals) open(at place) int64 {
+	if at == atRequests {
+		return d.requests.open
+	}
+	if d.rest == nil {
+		return 0
+	}
+	return d.rest[at-1].open
+}
+
+// each visits what has been counted of every unit.
 func (d *dayTotals) each(visit func(Unit, *unitTotal) bool) {
 	for at := range place(places) {
-		if !visit(at.unit(), &d.known[at]) {
+		if total := d.find(at, at.unit()); total != nil && !visit(at.unit(), total) {
 			return
 		}
 	}
-	for i := range d.other {
-		if !visit(d.other[i].unit, &d.other[i]) {
+	own := d.own()
+	for i := range own {
+		if !visit(own[i].unit, &own[i].unitTotal) {
 			return
 		}
 	}
@@ -91,7 +165,7 @@ func (d *dayTotals) anyOpen(list *amounts) bool {
 
 // active reports whether anything happened on the day.
 func (d *dayTotals) active() bool {
-	if d.calls > 0 || d.denied > 0 || d.expired > 0 || len(d.alerts) > 0 {
+	if d.calls > 0 || d.denied > 0 || d.expired > 0 || len(d.alerts()) > 0 {
 		return true
 	}
 	for _, total := range d.each {
@@ -108,13 +182,16 @@ func (d *dayTotals) restart(start, end int64) {
 	if d.active() {
 		last = d.end
 	}
-	fresh := dayTotals{start: start, end: end, last: last, other: d.other[:0]}
-	for at := range d.known {
-		fresh.known[at] = d.known[at].carried()
+	fresh := dayTotals{start: start, end: end, last: last, requests: d.requests.carried()}
+	for at := atTokens; at < elsewhere; at++ {
+		if d.open(at) > 0 {
+			*fresh.known(at) = d.known(at).carried()
+		}
 	}
-	for i := range d.other {
-		if d.other[i].open > 0 {
-			fresh.other = append(fresh.other, d.other[i].carried())
+	for _, total := range d.own() {
+		if total.open > 0 {
+			more := fresh.details()
+			more.other = append(more.other, ownTotal{total.unit, total.carried()})
 		}
 	}
 	*d = fresh
@@ -122,14 +199,14 @@ func (d *dayTotals) restart(start, end int64) {
 
 // carried is what a new day begins with.
 func (t *unitTotal) carried() unitTotal {
-	return unitTotal{unit: t.unit, open: t.open, peak: t.open}
+	return unitTotal{open: t.open, peak: t.open}
 }
 
 // add counts what has been used, and all tokens where only their parts are named.
 func (d *dayTotals) add(list *amounts) {
 	for left := list.sums; left != 0; left &= left - 1 {
 		at := left.first()
-		d.use(&d.known[at], list.known[at])
+		d.use(d.known(at), list.known[at])
 	}
 	for _, amount := range list.other {
 		d.use(d.unit(elsewhere, amount.Unit), amount.N)
@@ -147,7 +224,7 @@ func (d *dayTotals) use(total *unitTotal, n int64) {
 func (d *dayTotals) settled(held, actual, estimated *amounts) {
 	for left := held.sums | actual.sums; left != 0; left &= left - 1 {
 		at := left.first()
-		total := &d.known[at]
+		total := d.known(at)
 		total.open -= held.known[at]
 		d.use(total, actual.known[at])
 		total.estimated = saturatingAdd(total.estimated, estimated.known[at])
@@ -168,7 +245,8 @@ func (d *dayTotals) settled(held, actual, estimated *amounts) {
 func (d *dayTotals) estimate(list *amounts) {
 	for left := list.named; left != 0; left &= left - 1 {
 		at := left.first()
-		d.known[at].estimated = saturatingAdd(d.known[at].estimated, list.known[at])
+		total := d.known(at)
+		total.estimated = saturatingAdd(total.estimated, list.known[at])
 	}
 	for _, amount := range list.other {
 		total := d.unit(elsewhere, amount.Unit)
@@ -188,7 +266,7 @@ func (d *dayTotals) countable(list *amounts) bool {
 		return false // an estimate has been added to what the call names
 	}
 	for left := list.sums; left != 0; left &= left - 1 {
-		if at := left.first(); d.known[at].open > math.MaxInt64-list.known[at] {
+		if at := left.first(); d.open(at) > math.MaxInt64-list.known[at] {
 			return false
 		}
 	}
@@ -204,7 +282,7 @@ func (d *dayTotals) countable(list *amounts) bool {
 func (d *dayTotals) held(list *amounts) {
 	for left := list.sums; left != 0; left &= left - 1 {
 		at := left.first()
-		d.known[at].hold(list.known[at])
+		d.known(at).hold(list.known[at])
 	}
 	for _, amount := range list.other {
 		d.unit(elsewhere, amount.Unit).hold(amount.N)
@@ -219,7 +297,7 @@ func (t *unitTotal) hold(n int64) {
 func (d *dayTotals) freed(list *amounts) {
 	for left := list.sums; left != 0; left &= left - 1 {
 		at := left.first()
-		d.known[at].open -= list.known[at]
+		d.known(at).open -= list.known[at]
 	}
 	for _, amount := range list.other {
 		d.unit(elsewhere, amount.Unit).open -= amount.N
@@ -228,27 +306,41 @@ func (d *dayTotals) freed(list *amounts) {
 
 func (d *dayTotals) deny(by string, n int64) {
 	d.denied += n
-	for i := range d.deniedBy {
-		if d.deniedBy[i].by == by {
-			d.deniedBy[i].n += n
+	more := d.details()
+	for i := range more.deniedBy {
+		if more.deniedBy[i].by == by {
+			more.deniedBy[i].n += n
 			return
 		}
 	}
-	d.deniedBy = append(d.deniedBy, denial{by, n})
+	more.deniedBy = append(more.deniedBy, denial{by, n})
+}
+
+// clone returns a copy that shares nothing with d.
+func (d *dayTotals) clone() dayTotals {
+	c := *d
+	if d.rest != nil {
+		rest := *d.rest
+		c.rest = &rest
+	}
+	if d.more != nil {
+		c.more = &dayDetails{slices.Clone(d.more.other), slices.Clone(d.more.deniedBy), slices.Clone(d.more.alerts)}
+	}
+	return c
 }
 
 // summary is the day in the form that leaves the library.
 func (d *dayTotals) summary(quota string, loc *time.Location) DaySummary {
 	s := DaySummary{
 		Quota: quota, Day: instant(d.start).In(loc), Calls: d.calls, Denied: d.denied, Expired: d.expired,
-		Alerts: slices.Clone(d.alerts),
+		Alerts: slices.Clone(d.alerts()),
 	}
 	for unit, total := range d.each {
 		put(&s.Used, unit, total.used)
 		put(&s.Estimated, unit, total.estimated)
 		put(&s.PeakReserved, unit, total.peak)
 	}
-	for _, refusal := range d.deniedBy {
+	for _, refusal := range d.deniedBy() {
 		put(&s.DeniedBy, refusal.by, refusal.n)
 	}
 	return s

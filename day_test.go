@@ -93,9 +93,10 @@ func TestWhatIsHeldIsTheFirstPeakOfTheNextDay(t *testing.T) {
 		Used:         map[Unit]int64{UnitRequests: 2, UnitTokens: 50},
 		Estimated:    map[Unit]int64{UnitRequests: 2, UnitTokens: 50},
 		PeakReserved: map[Unit]int64{UnitRequests: 4, UnitTokens: 57},
-	}}, l.book.finished)
-	require.Equal(t, [places]unitTotal{atRequests: {open: 4, peak: 4}}, l.book.today.known)
-	require.Empty(t, l.book.today.other)
+	}}, l.book.finished())
+	require.Equal(t, unitTotal{open: 4, peak: 4}, l.book.today.requests)
+	require.Nil(t, l.book.today.rest)
+	require.Empty(t, l.book.today.own())
 	require.Equal(t, noon+12*hour, l.book.today.last)
 }
 
@@ -103,24 +104,24 @@ func TestADayOnWhichNothingHappenedIsNotKept(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
 	l.pass(3 * day)
-	require.Empty(t, l.book.finished)
+	require.Empty(t, l.book.finished())
 	l.record(Requests(1))
 	l.pass(3 * day)
-	require.Len(t, l.book.finished, 1)
+	require.Len(t, l.book.finished(), 1)
 	require.Len(t, l.book.takeFinished(), 1)
 	require.Empty(t, l.book.takeFinished())
 	l.book.today.deny("a", 1)
 	l.book.today.deny("b", 1)
 	l.book.today.deny("a", 1)
 	l.pass(day)
-	require.Equal(t, map[string]int64{"a": 2, "b": 1}, l.book.finished[0].DeniedBy)
-	require.Equal(t, int64(3), l.book.finished[0].Denied)
+	require.Equal(t, map[string]int64{"a": 2, "b": 1}, l.book.finished()[0].DeniedBy)
+	require.Equal(t, int64(3), l.book.finished()[0].Denied)
 
 	l = newLedger(t)
 	l.rules.template = true
 	l.record(Requests(1))
 	l.pass(day)
-	require.Empty(t, l.book.finished, "templates keep no past days")
+	require.Empty(t, l.book.finished(), "templates keep no past days")
 }
 
 func TestABookAdvancedLateIsTheSameAsOneAdvancedInTime(t *testing.T) {
@@ -157,11 +158,11 @@ func TestABookAdvancedLateIsTheSameAsOneAdvancedInTime(t *testing.T) {
 			}
 			l.to(end)
 			late.to(end)
-			for i, a := range l.book.limits {
-				late.book.limits[i].seen = a.seen // when somebody last looked
+			for i, a := range l.book.limits() {
+				late.book.limits()[i].seen = a.seen // when somebody last looked
 			}
 			requireSame(t, l.text(), late.text())
-			require.True(t, slices.EqualFunc(l.book.limits, late.book.limits, func(x, y *account) bool {
+			require.True(t, slices.EqualFunc(l.book.limits(), late.book.limits(), func(x, y account) bool {
 				return x.reserved == y.reserved && x.held == y.held
 			}))
 		}
@@ -173,7 +174,7 @@ func TestAHoldThatStaysOpenForYearsDoesNotMakeADayOfEach(t *testing.T) {
 	l := newLedger(t)
 	l.grant(int64(longestWindow), Requests(1))
 	l.to(latest)
-	require.Len(t, l.book.finished, daysKept)
+	require.Len(t, l.book.finished(), daysKept)
 }
 
 func TestLoweringTotalsStopsAtNothing(t *testing.T) {
@@ -181,22 +182,23 @@ func TestLoweringTotalsStopsAtNothing(t *testing.T) {
 	var d dayTotals
 	d.add(amounting(Tokens(5)))
 	d.estimate(amounting(Tokens(3)))
-	d.known[atTokens].lower(4, 9)
-	require.Equal(t, unitTotal{used: 1}, d.known[atTokens])
-	d.known[atTokens].lower(4, 9)
-	require.Zero(t, d.known[atTokens])
+	d.known(atTokens).lower(4, 9)
+	require.Equal(t, unitTotal{used: 1}, *d.known(atTokens))
+	d.known(atTokens).lower(4, 9)
+	require.Zero(t, *d.known(atTokens))
 	require.Equal(t, "50% of requests per day", alertNote(50, "requests per day"), fmt.Sprint(d))
 }
 
 func TestADayIsActiveWhenAnyOneThingHappened(t *testing.T) {
 	t.Parallel()
 	for name, d := range map[string]dayTotals{
-		"call": {calls: 1}, "refusal": {denied: 1}, "expiry": {expired: 1}, "alert": {alerts: []string{"50%"}},
-		"usage": {known: [places]unitTotal{atRequests: {used: 1}}}, "hold": {other: []unitTotal{{unit: "images", peak: 1}}},
+		"call": {calls: 1}, "refusal": {denied: 1}, "expiry": {expired: 1}, "alert": {more: &dayDetails{alerts: []string{"50%"}}},
+		"usage": {requests: unitTotal{used: 1}}, "tokens": {rest: &[places - 1]unitTotal{{used: 1}}},
+		"hold": {more: &dayDetails{other: []ownTotal{{"images", unitTotal{peak: 1}}}}},
 	} {
 		require.True(t, d.active(), name)
 	}
-	require.False(t, (&dayTotals{other: []unitTotal{{unit: "images"}}}).active())
+	require.False(t, (&dayTotals{more: &dayDetails{other: []ownTotal{{unit: "images"}}}}).active())
 }
 
 func TestAClonedDaySharesNothing(t *testing.T) {
@@ -223,7 +225,7 @@ func TestAskingForUnitsThatNobodyUsesLeavesNoTrace(t *testing.T) {
 	for i := range 100 {
 		require.True(t, l.book.today.countable(amounting(Amount{Unit(fmt.Sprint("unit", i)), 1})))
 	}
-	require.Empty(t, l.book.today.other)
+	require.Empty(t, l.book.today.own())
 	require.Equal(t, before, l.text())
 }
 
@@ -233,6 +235,6 @@ func TestADayNotesEachThresholdOnceHoweverOftenItIsCrossed(t *testing.T) {
 		l.record(Requests(2))
 		l.pass(second)
 	}
-	require.Len(t, l.book.outbox, 20)
-	require.Equal(t, []string{"50% of requests per 1s", "80% of requests per 1s"}, l.book.today.alerts)
+	require.Len(t, l.book.outbox(), 20)
+	require.Equal(t, []string{"50% of requests per 1s", "80% of requests per 1s"}, l.book.today.alerts())
 }

@@ -181,38 +181,40 @@ func TestNothingIsDecidedAtATimeThatHasPassed(t *testing.T) {
 	require.EqualValues(t, 9, status.Limits[0].Used, "it is of today")
 }
 
-func TestAResetIsOfAllThatWasDueBeforeIt(t *testing.T) {
-	t.Parallel()
+// manyOpen returns a tracker with more open reservations in a day than expire at once.
+func manyOpen(t *testing.T) (*QuotaTracker, *handClock) {
+	t.Helper()
 	clock := &handClock{at: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)}
 	tracker, err := New(t.Context(), Config{
 		Persistence: InMemory(), Clock: clock, OnAlert: func(Alert) {}, Quotas: []Quota{{Name: "q", Limits: []Limit{{Max: 1 << 20}}}},
 	})
 	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, tracker.Verify())
+		require.NoError(t, tracker.Close())
+	})
 	for range 3 * manyExpire {
 		_, err := tracker.Reserve(t.Context(), "q")
 		require.NoError(t, err)
 	}
+	return tracker, clock
+}
+
+func TestAResetIsOfAllThatWasDueBeforeIt(t *testing.T) {
+	t.Parallel()
+	tracker, clock := manyOpen(t)
 	clock.pass(time.Hour)
 	require.NoError(t, tracker.Reset(t.Context(), "q"))
 	status, _ := tracker.Status("q")
 	require.Zero(t, status.Limits[0].Used)
 	require.Zero(t, status.Reservations)
-	require.NoError(t, tracker.Close())
 }
 
 func TestAnIDWhoseReservationIsDueIsAdmittedAnewAndOnce(t *testing.T) {
 	t.Parallel()
-	clock := &handClock{at: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)}
-	tracker, err := New(t.Context(), Config{
-		Persistence: InMemory(), Clock: clock, OnAlert: func(Alert) {}, Quotas: []Quota{{Name: "q", Limits: []Limit{{Max: 1 << 20}}}},
-	})
-	require.NoError(t, err)
-	for range 3 * manyExpire {
-		_, err := tracker.Reserve(t.Context(), "q")
-		require.NoError(t, err)
-	}
+	tracker, clock := manyOpen(t)
 	request := Request{All: []string{"q"}, ID: "job"}
-	_, err = tracker.Acquire(t.Context(), request)
+	_, err := tracker.Acquire(t.Context(), request)
 	require.NoError(t, err)
 	clock.pass(time.Hour)
 	require.True(t, tracker.CanUse("q")) // a part has expired, this one has not
@@ -223,6 +225,4 @@ func TestAnIDWhoseReservationIsDueIsAdmittedAnewAndOnce(t *testing.T) {
 	clock.ring()
 	require.NoError(t, same.Commit(t.Context()))
 	require.ErrorIs(t, again.Commit(t.Context()), ErrSettled)
-	require.NoError(t, tracker.Verify())
-	require.NoError(t, tracker.Close())
 }

@@ -74,7 +74,7 @@ func (s *shared) prune(books map[string]*Book, installed uint64) {
 			continue
 		}
 		e.mu.Lock()
-		if !e.gone && (!e.configured || e.rules.template) && s.keeping.Load() == 0 && s.installed.Load() == installed {
+		if !e.gone && (!e.configured.Load() || e.rules.template) && s.keeping.Load() == 0 && s.installed.Load() == installed {
 			t.entries.drop(e)
 		}
 		e.mu.Unlock()

@@ -21,7 +21,7 @@ func TestASaveHasAllOfAChangeOfSeveralBooksOrNothingOfIt(t *testing.T) {
 	var saves, torn atomic.Int64
 	store := &tallying{look: func(s *State) error {
 		saves.Add(1)
-		if a, b := s.Books["a"], s.Books["b"]; (a == nil) != (b == nil) || a != nil && a.tally != b.tally {
+		if a, b := s.Books["a"], s.Books["b"]; (a == nil) != (b == nil) || a != nil && a.tally() != b.tally() {
 			torn.Add(1)
 		}
 		return nil

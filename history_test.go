@@ -19,7 +19,7 @@ func finish(name string, day time.Time, calls int64) func(*Tx) error {
 			book = importedBook(1, 0, 0)
 			tx.Books[name] = book
 		}
-		book.finished = append(book.finished, DaySummary{Quota: name, Day: day, Calls: calls})
+		book.details().finished = append(book.finished(), DaySummary{Quota: name, Day: day, Calls: calls})
 		book.changed = true
 		return nil
 	}
@@ -55,7 +55,7 @@ func TestFinishedDaysGoIntoTheHistoryBeforeTheStateIsSaved(t *testing.T) {
 		mine = tx.Books["a"]
 		return yesterday(tx)
 	}))
-	require.Empty(t, mine.finished, "the caller's book is the one that has been saved")
+	require.Empty(t, mine.finished(), "the caller's book is the one that has been saved")
 	require.NoError(t, f.Update(t.Context(), nil, finish("a", testDay.AddDate(0, 0, -2), 4)))
 	require.NotContains(t, string(contents(t, path)), `"calls"`)
 	for _, reader := range []*JSONFile{f, NewJSONFile(path)} {
@@ -68,7 +68,7 @@ func TestFinishedDaysGoIntoTheHistoryBeforeTheStateIsSaved(t *testing.T) {
 	}
 	books, _, err := f.peek(nil)
 	require.NoError(t, err)
-	require.Empty(t, books["a"].finished)
+	require.Empty(t, books["a"].finished())
 }
 
 func TestTheHistoryKeepsTheLastNinetyDays(t *testing.T) {
@@ -94,10 +94,10 @@ func TestSaveWritesTheHistoryOnlyWhereItDiffers(t *testing.T) {
 	require.NoFileExists(t, historyPath(path))
 
 	s.History = map[string][]DaySummary{"a": {{Quota: "a", Day: testDay.AddDate(0, 0, -2), Used: map[Unit]int64{UnitTokens: 7}}}}
-	s.Books["a"].finished = []DaySummary{{Quota: "a", Day: testDay.AddDate(0, 0, -1), Calls: 5}}
+	s.Books["a"].details().finished = []DaySummary{{Quota: "a", Day: testDay.AddDate(0, 0, -1), Calls: 5}}
 	require.NoError(t, f.Save(t.Context(), s))
 	require.Len(t, s.History["a"], 1, "the caller's state is not changed")
-	require.Len(t, s.Books["a"].finished, 1)
+	require.Len(t, s.Books["a"].finished(), 1)
 	before, err := os.Stat(historyPath(path))
 	require.NoError(t, err)
 
@@ -218,7 +218,7 @@ func TestThePersistenceOfATrackerThatDoesNotRunTheFileItselfKeepsItsDaysInItsBoo
 	f := NewJSONFile(path)
 	require.NoError(t, f.Update(t.Context(), nil, finish("a", testDay.AddDate(0, 0, -1), 5)))
 	require.NoError(t, f.Update(t.Context(), nil, func(tx *Tx) error {
-		require.Equal(t, []int64{5}, calls(tx.Books["a"].finished))
+		require.Equal(t, []int64{5}, calls(tx.Books["a"].finished()))
 		return nil
 	}))
 	own := opened(t, path)

@@ -78,21 +78,53 @@ func (h *hold) original() *amounts {
 }
 
 // holds are the open holds of one quota, found by ID, by age and by expiry, and by key where somebody asks; and those that
-// have expired and may still be corrected.
+// have expired and may still be corrected;
+// and what became of those that are settled. Nil is that of a book in which nothing has been reserved yet.
 type holds struct {
-	byID      map[string]*hold // those with a caller's ID
-	byKey     map[holdKey]*hold
 	plain     line // by age
 	other     line // by age
 	expiry    expiryHeap
+	spare     []*hold // to be used again
+	tally     tally
+	byID      map[string]*hold // those with a caller's ID
+	byKey     map[holdKey]*hold
 	ended     line // the expired ones, by expiry
 	late      int  // how many those are
 	lateByKey map[holdKey]*hold
-	spare     []*hold // to be used again
+	settled   settledIDs
 }
 
 // open is how many are open.
-func (s *holds) open() int { return len(s.expiry) }
+func (s *holds) open() int {
+	if s == nil {
+		return 0
+	}
+	return len(s.expiry)
+}
+
+// oldest is the open hold that matching usage uses up first, nil when there is none.
+func (s *holds) oldest() *hold {
+	if s == nil {
+		return nil
+	}
+	return s.plain.oldest
+}
+
+// oldestLate is the first that expired of those that may still be corrected, nil when there is none.
+func (s *holds) oldestLate() *hold {
+	if s == nil {
+		return nil
+	}
+	return s.ended.oldest
+}
+
+// called returns the open hold with a caller's ID, nil when there is none.
+func (s *holds) called(id string) *hold {
+	if s == nil {
+		return nil
+	}
+	return s.byID[id]
+}
 
 // A line is a list of holds, oldest first.
 type line struct{ oldest, newest *hold }
@@ -130,6 +162,9 @@ func (s *holds) lineOf(h *hold) *line {
 
 // blank returns a hold to fill in and add.
 func (s *holds) blank() *hold {
+	if s == nil {
+		return &hold{}
+	}
 	if n := len(s.spare); n > 0 {
 		h := s.spare[n-1]
 		s.spare = s.spare[:n-1]
@@ -179,6 +214,9 @@ const fewHolds = 8
 // find returns the open hold of a key, nil when there is none. Handles know their hold, so that most books never need an
 // index by key: the first who asks for one of many makes it.
 func (s *holds) find(key holdKey) *hold {
+	if s == nil {
+		return nil
+	}
 	if s.byKey != nil {
 		return s.byKey[key]
 	}
@@ -204,7 +242,7 @@ func (s *holds) extend(h *hold, expires int64) {
 
 // nextExpiry is when the next open hold expires, 0 when none is open.
 func (s *holds) nextExpiry() int64 {
-	if len(s.expiry) == 0 {
+	if s.open() == 0 {
 		return 0
 	}
 	return s.expiry[0].expires
@@ -231,6 +269,9 @@ func (s *holds) forget(h *hold) {
 
 // findLate is find among those that have expired and may still be corrected.
 func (s *holds) findLate(key holdKey) *hold {
+	if s == nil {
+		return nil
+	}
 	if s.lateByKey == nil && s.late > fewHolds {
 		s.lateByKey = make(map[holdKey]*hold, s.late)
 		for h := s.ended.oldest; h != nil; h = h.newer {
@@ -250,6 +291,9 @@ func (s *holds) findLate(key holdKey) *hold {
 
 // each visits every open hold, by age in either line.
 func (s *holds) each(visit func(*hold) bool) {
+	if s == nil {
+		return
+	}
 	for _, l := range [2]*line{&s.plain, &s.other} {
 		for h := l.oldest; h != nil; h = h.newer {
 			if !visit(h) {
@@ -261,6 +305,9 @@ func (s *holds) each(visit func(*hold) bool) {
 
 // grantedAt reports whether a hold granted at that time, the latest there is, is open.
 func (s *holds) grantedAt(now int64) bool {
+	if s == nil {
+		return false
+	}
 	return s.plain.newest != nil && s.plain.newest.granted == now || s.other.newest != nil && s.other.newest.granted == now
 }
 
@@ -280,7 +327,7 @@ type settledID struct {
 	forget int64
 }
 
-// settledIDs refuse an ID that has been settled until no retry can arrive any more.
+// settledIDs refuse an ID that has been settled until no retry can arrive any more. Nil knows none.
 type settledIDs struct {
 	until map[string]int64
 	queue []settledID // in the order they were settled
@@ -301,14 +348,22 @@ func (s *settledIDs) add(id string, forget int64) {
 }
 
 func (s *settledIDs) has(id string, now int64) bool {
-	return s.until[id] > now
+	return s != nil && s.until[id] > now
 }
 
 // list returns what is remembered, in the order it was settled.
-func (s *settledIDs) list() []settledID { return s.queue[s.head:] }
+func (s *settledIDs) list() []settledID {
+	if s == nil {
+		return nil
+	}
+	return s.queue[s.head:]
+}
 
 // sweep forgets what is due. An ID behind one that is kept longer waits until the queue has doubled.
 func (s *settledIDs) sweep(now int64) {
+	if s == nil {
+		return
+	}
 	for s.head < len(s.queue) && s.queue[s.head].forget <= now {
 		s.forget(s.queue[s.head])
 		s.queue[s.head] = settledID{}
@@ -344,7 +399,7 @@ func (s *settledIDs) due() int64 {
 }
 
 // crowd reports whether so many are remembered that they are swept throughout.
-func (s *settledIDs) crowd() bool { return len(s.queue) >= max(leastSettled, s.crowded) }
+func (s *settledIDs) crowd() bool { return s != nil && len(s.queue) >= max(leastSettled, s.crowded) }
 
 func (s *settledIDs) forget(one settledID) {
 	if s.until[one.id] == one.forget {

@@ -134,14 +134,31 @@ func (t *QuotaTracker) isKnown(id string, quotas []string) bool {
 
 // knows reports whether the book answers for an ID: its reservation is open, or is remembered as settled.
 func (b *Book) knows(id string) bool {
-	return b.holds.byID[id] != nil || b.settled.has(id, b.clock)
+	return b.holds.called(id) != nil || b.settled().has(id, b.clock)
+}
+
+// ids visits every ID that the book answers for: those that callers have given to what is open, and those of what is settled.
+func (b *Book) ids(visit func(string) bool) {
+	if b.holds == nil {
+		return
+	}
+	for id := range b.holds.byID {
+		if !visit(id) {
+			return
+		}
+	}
+	for id := range b.holds.settled.until {
+		if !visit(id) {
+			return
+		}
+	}
 }
 
 // known looks for a reservation with the caller's ID.
 func (o *acquisition) known(pages []page) bool {
 	for i := range pages {
 		b := pages[i].book
-		if h := b.holds.byID[o.id]; h.stands(pages[i].now) {
+		if h := b.holds.called(o.id); h.stands(pages[i].now) {
 			if o.matches(pages, h, b.name) {
 				o.join(pages, h.key)
 				o.existing = o.tracker.handle(h, b.name)
@@ -152,7 +169,7 @@ func (o *acquisition) known(pages []page) bool {
 		}
 	}
 	for i := range pages { // one that is open anywhere comes before one that has been settled
-		if pages[i].book.settled.has(o.id, pages[i].now) {
+		if pages[i].book.settled().has(o.id, pages[i].now) {
 			o.err = fmt.Errorf("%w: %s", ErrSettled, quoted(o.id))
 			return true
 		}
@@ -196,7 +213,7 @@ func (o *acquisition) isHeld(pages []page, h *hold, holding []string) bool {
 		if !slices.Contains(holding, one.canonical) {
 			return false
 		}
-		held := o.page(pages, one.canonical).book.holds.byID[o.id]
+		held := o.page(pages, one.canonical).book.holds.called(o.id)
 		if held == nil || held.key != h.key || !held.isOf(&one.named) {
 			return false
 		}

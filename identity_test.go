@@ -108,9 +108,9 @@ func TestWhoGivesUpAfterTheExpiryTakesNothingFromWhoHoldsTheSameReservation(t *t
 	l.book.holds.find(key).joined = 1
 	l.pass(minute)
 	l.book.undo(key, l.at)
-	require.EqualValues(t, 3, l.book.limits[0].used, "the other's charge stands")
+	require.EqualValues(t, 3, l.book.limits()[0].used, "the other's charge stands")
 	l.book.undo(key, l.at)
-	require.Zero(t, l.book.limits[0].used, "nobody has it any more")
+	require.Zero(t, l.book.limits()[0].used, "nobody has it any more")
 	require.NoError(t, l.book.verify())
 }
 

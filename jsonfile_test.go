@@ -58,7 +58,7 @@ func mustSet(t *testing.T, f *JSONFile, name string, n int64) {
 func numbers(books map[string]*Book) map[string]int64 {
 	found := map[string]int64{}
 	for name, book := range books {
-		found[name] = book.imported.used
+		found[name] = book.imported().used
 	}
 	return found
 }

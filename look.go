@@ -137,7 +137,7 @@ func (t *QuotaTracker) Summary(names ...string) Summary {
 		list = slices.DeleteFunc(t.entries.all(), func(e *entry) bool {
 			e.mu.Lock()
 			defer e.mu.Unlock()
-			return !e.configured || e.rules.template && e.book.untouched()
+			return !e.configured.Load() || e.rules.template && e.book.untouched()
 		})
 	}
 	for _, name := range names {
@@ -164,7 +164,7 @@ func (t *QuotaTracker) History(name string) []DaySummary {
 		return nil
 	}
 	t.view(e)
-	finished := slices.Clone(e.book.finished)
+	finished := slices.Clone(e.book.finished())
 	e.mu.Unlock()
 	days := mergeDays(t.past.of(e.name), finished)
 	for i := range days {

@@ -18,7 +18,8 @@ const takeOverAlerts = int64(time.Minute)
 
 // cross marks every threshold that has been reached and puts its alert into the outbox.
 func (b *Book) cross(now int64) {
-	for _, a := range b.limits {
+	for i := range b.limits() {
+		a := &b.accounts[i]
 		for a.used >= a.alarm && a.used > 0 {
 			at := slices.IndexFunc(a.rule.thresholds, func(t int) bool { return !a.marked(t) })
 			if at < 0 {
@@ -45,9 +46,10 @@ func (b *Book) alert(a *account, threshold int, now int64) {
 		alert.ID = alertID(alert, a.start, a.armed)
 		alert.WindowStart, alert.WindowEnd = a.time(a.start), a.time(a.end)
 	}
-	b.outbox = append(b.outbox, delivery{alert: alert})
-	if note := alertNote(threshold, a.text); !slices.Contains(b.today.alerts, note) { // short windows cross it all day long
-		b.today.alerts = append(b.today.alerts, note)
+	b.details().outbox = append(b.outbox(), delivery{alert: alert})
+	if note := alertNote(threshold, a.text); !slices.Contains(b.today.alerts(), note) { // short windows cross it all day long
+		more := b.today.details()
+		more.alerts = append(more.alerts, note)
 	}
 	b.changed = true
 }
@@ -55,8 +57,8 @@ func (b *Book) alert(a *account, threshold int, now int64) {
 // claim takes on the alerts that nobody delivers: new ones, and those of a tracker that has had a minute for it.
 func (b *Book) claim(writer uint64, now int64) []Alert {
 	var due []Alert
-	for i := range b.outbox {
-		d := &b.outbox[i]
+	for i := range b.outbox() {
+		d := &b.outbox()[i]
 		if d.writer == 0 || d.writer != writer && now-d.claimed >= takeOverAlerts {
 			d.writer, d.claimed = writer, now
 			b.changed = true
@@ -69,7 +71,7 @@ func (b *Book) claim(writer uint64, now int64) []Alert {
 // claimed returns those of the alerts with these IDs that the writer has claimed.
 func (b *Book) claimed(writer uint64, ids []string) []Alert {
 	var list []Alert
-	for _, d := range b.outbox {
+	for _, d := range b.outbox() {
 		if d.writer == writer && slices.Contains(ids, d.alert.ID) {
 			list = append(list, d.alert)
 		}
@@ -79,17 +81,20 @@ func (b *Book) claimed(writer uint64, ids []string) []Alert {
 
 // delivered takes alerts out of the outbox.
 func (b *Book) delivered(ids []string) {
-	before := len(b.outbox)
-	b.outbox = slices.DeleteFunc(b.outbox, func(d delivery) bool { return slices.Contains(ids, d.alert.ID) })
-	if len(b.outbox) != before {
+	before := len(b.outbox())
+	if before == 0 {
+		return
+	}
+	b.more.outbox = slices.DeleteFunc(b.more.outbox, func(d delivery) bool { return slices.Contains(ids, d.alert.ID) })
+	if len(b.more.outbox) != before {
 		b.changed = true
 	}
 }
 
 // disclaim leaves alerts that the writer has claimed to whoever changes the book next.
 func (b *Book) disclaim(writer uint64, ids []string) {
-	for i := range b.outbox {
-		if d := &b.outbox[i]; d.writer == writer && slices.Contains(ids, d.alert.ID) {
+	for i := range b.outbox() {
+		if d := &b.outbox()[i]; d.writer == writer && slices.Contains(ids, d.alert.ID) {
 			d.writer, d.claimed = 0, 0
 			b.changed = true
 		}
@@ -98,7 +103,7 @@ func (b *Book) disclaim(writer uint64, ids []string) {
 
 // overdue is when the first alert that another tracker has claimed, or nobody, may be taken over. waiting: there is one.
 func (b *Book) overdue(writer uint64) (at int64, waiting bool) {
-	for _, d := range b.outbox {
+	for _, d := range b.outbox() {
 		if d.writer == writer {
 			continue
 		}

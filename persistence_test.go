@@ -27,7 +27,7 @@ func TestTwoFilesOnOnePathLoseNoUpdate(t *testing.T) {
 					errs <- f.Update(context.Background(), []string{"a"}, func(tx *Tx) error {
 						var n int64
 						if book := tx.Books["a"]; book != nil {
-							n = book.imported.used
+							n = book.imported().used
 						}
 						tx.Books["a"] = importedBook(n+1, 0, 0)
 						return nil
@@ -103,15 +103,15 @@ func TestWhatIsHandedOutAndWhatIsKeptShareNothing(t *testing.T) {
 		return nil
 	}))
 	require.False(t, mine.changed, "it has been saved")
-	mine.imported.used = 100
+	mine.imported().used = 100
 	books, _, err := f.peek(nil)
 	require.NoError(t, err)
 	require.Equal(t, map[string]int64{"a": 1}, numbers(books))
-	books["a"].imported.used = 200
+	books["a"].imported().used = 200
 	for _, names := range [][]string{nil, {"a"}} {
 		require.ErrorIs(t, f.Update(t.Context(), names, func(tx *Tx) error {
 			require.Equal(t, map[string]int64{"a": 1}, numbers(tx.Books))
-			tx.Books["a"].imported.used, tx.Books["a"].changed = 300, true
+			tx.Books["a"].imported().used, tx.Books["a"].changed = 300, true
 			return os.ErrInvalid
 		}), os.ErrInvalid)
 	}

@@ -28,9 +28,9 @@ func TestTheStateOfThePythonToolIsReadAndWrittenBackInTheNewForm(t *testing.T) {
 	state, err := f.Load(t.Context())
 	require.NoError(t, err)
 	ends := nanos(time.Date(2026, 1, 27, 0, 0, 0, 0, time.UTC))
-	require.Equal(t, &imported{812, 3, ends}, state.Books["gemini_cli"].imported)
-	require.Equal(t, &imported{37, 0, ends}, state.Books["claude_code"].imported)
-	require.Equal(t, &imported{120000, 0, ends}, state.Books["claude_api"].imported)
+	require.Equal(t, &imported{812, 3, ends}, state.Books["gemini_cli"].imported())
+	require.Equal(t, &imported{37, 0, ends}, state.Books["claude_code"].imported())
+	require.Equal(t, &imported{120000, 0, ends}, state.Books["claude_api"].imported())
 	require.Len(t, state.Books, 3)
 
 	require.Contains(t, string(contents(t, path)), `"version": 2`)
@@ -68,5 +68,5 @@ func TestADamagedPythonStateIsCorrupt(t *testing.T) {
 func TestAPythonQuotaThatResetsAtAMidnightInAnotherZoneEndsAtTheSameInstant(t *testing.T) {
 	s, err := decodeState([]byte(strings.Replace(pythonState, "2026-01-27T00:00:00+00:00", "2026-01-28T02:00:00+02:00", 1)), nil)
 	require.NoError(t, err)
-	require.Equal(t, nanos(time.Date(2026, 1, 28, 0, 0, 0, 0, time.UTC)), s.books["gemini_cli"].book.imported.ends)
+	require.Equal(t, nanos(time.Date(2026, 1, 28, 0, 0, 0, 0, time.UTC)), s.books["gemini_cli"].book.imported().ends)
 }

@@ -282,7 +282,7 @@ func (o *searching) quotas() []string { return o.names }
 func (o *searching) apply(pages []page, _ int64) {
 	o.found = nil
 	for _, p := range pages {
-		h := p.book.holds.byID[o.id]
+		h := p.book.holds.called(o.id)
 		if h == nil && o.made {
 			h = p.book.holds.find(o.key)
 		}

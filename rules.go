@@ -21,11 +21,10 @@ type rules struct {
 	history   func(quota string) []DaySummary // finished days; nil: none
 }
 
-// A limitRule is one limit with its text, its zone and the thresholds that apply.
+// A limitRule is one limit with the key of its accounts and the thresholds that apply.
 type limitRule struct {
 	Limit
-	text       string
-	location   *time.Location
+	key        *limitKey
 	thresholds []int // ascending, percent of Max
 }
 

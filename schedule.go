@@ -30,13 +30,13 @@ func (d dueHeap) Len() int           { return len(d) }
 func (d dueHeap) Less(i, j int) bool { return d[i].at < d[j].at }
 func (d dueHeap) Swap(i, j int) {
 	d[i], d[j] = d[j], d[i]
-	d[i].entry.slot, d[j].entry.slot = i+1, j+1
+	d[i].entry.slot, d[j].entry.slot = int32(i+1), int32(j+1)
 }
 
 func (d *dueHeap) Push(x any) {
 	one := x.(dueEntry)
 	*d = append(*d, one)
-	one.entry.slot = len(*d)
+	one.entry.slot = int32(len(*d))
 }
 
 func (d *dueHeap) Pop() any {
@@ -76,7 +76,7 @@ func (s *schedule) add(e *entry, at int64) {
 	defer s.mu.Unlock()
 	if e.slot > 0 {
 		s.due[e.slot-1].at = at
-		heap.Fix(&s.due, e.slot-1)
+		heap.Fix(&s.due, int(e.slot-1))
 	} else {
 		heap.Push(&s.due, dueEntry{at, e})
 	}
@@ -94,7 +94,7 @@ func (e *entry) nextDue() int64 {
 			at = over
 		}
 	}
-	if over := e.book.today.end; e.configured && over != 0 && !e.book.untouched() && (at == 0 || over < at) {
+	if over := e.book.today.end; e.configured.Load() && over != 0 && !e.book.untouched() && (at == 0 || over < at) {
 		at = over // so that its accounts are known to be configured still
 	}
 	return at

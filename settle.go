@@ -89,7 +89,8 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 	actual, estimated := s.named, amounts{}
 	h.complete(&actual, &estimated)
 	b.holds.remove(h)
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		held, wasHeld := h.amounts.of(a.place, a.unit)
 		used, isUsed := actual.of(a.place, a.unit)
 		if wasHeld || isUsed {
@@ -105,7 +106,7 @@ func (b *Book) commit(s *settlement, now int64) (settled bool) {
 // wasSettled reports whether a hold that is not there any more has been settled by a handle, rather than used up or
 // forgotten. Matching usage never uses up what has a caller's ID or holds several quotas.
 func (b *Book) wasSettled(s *settlement, now int64) bool {
-	if b.settled.has(s.text(), now) || b.settled.has(s.key.text(s.home), now) {
+	if b.settled().has(s.text(), now) || b.settled().has(s.key.text(s.home), now) {
 		return true
 	}
 	return (s.id != "" || s.several) && now-s.expires < rememberExpired
@@ -114,10 +115,10 @@ func (b *Book) wasSettled(s *settlement, now int64) bool {
 // closeHold forgets a hold that has been settled.
 func (b *Book) closeHold(h *hold, s *settlement, now int64) {
 	if h.id != "" || h.found || h.quotas != nil {
-		b.settled.add(s.text(), now+max(rememberSettled, h.ttl))
-		b.hush(b.settled.due())
+		b.holding().settled.add(s.text(), now+max(rememberSettled, h.ttl))
+		b.hush(b.settled().due())
 	}
-	b.tally.settled++
+	b.holds.tally.settled++
 	b.changed = true
 	b.holds.recycle(h)
 	b.cross(now)
@@ -138,11 +139,11 @@ func (b *Book) commitLate(h *hold, s *settlement, now int64) {
 // rememberLate remembers that an expired hold has been settled: by its key, if its ID has been given to another since.
 func (b *Book) rememberLate(h *hold, s *settlement, now int64) {
 	text := s.text()
-	if s.id != "" && b.holds.byID[s.id] != nil {
+	if s.id != "" && b.holds.called(s.id) != nil {
 		text = s.key.text(s.home)
 	}
-	b.settled.add(text, now+max(rememberSettled, h.ttl))
-	b.hush(b.settled.due())
+	b.holding().settled.add(text, now+max(rememberSettled, h.ttl))
+	b.hush(b.settled().due())
 }
 
 // amend replaces what an expired hold was charged, if it was, by what was used.
@@ -151,7 +152,8 @@ func (b *Book) amend(h *hold, actual, estimated *amounts, now int64) {
 	if !h.released {
 		charged = h.amounts
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		was, _ := charged.of(a.place, a.unit)
 		is, _ := actual.of(a.place, a.unit)
 		a.amend(was, is, h.granted, h.charged, now)
@@ -199,7 +201,8 @@ func (b *Book) release(s *settlement, now int64) (settled bool) {
 
 // giveBack frees some or all of what a hold has set aside.
 func (b *Book) giveBack(h *hold, list *amounts, now int64) {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, held := list.of(a.place, a.unit); held {
 			a.settle(n, 0, h.granted, now, false)
 			b.restartSession(a, h)
@@ -240,12 +243,13 @@ func (b *Book) restartSession(a *account, released *hold) {
 // or ends it when there was no other. When those others are known is told by what they were charged: together all that
 // is used.
 func (b *Book) unbegin(released *hold) {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, _ := released.amounts.of(a.place, a.unit); n == 0 || a.window.kind != kindSession || a.first != released.granted {
 			continue
 		}
 		var known, first int64
-		for h := b.holds.ended.oldest; h != nil; h = h.newer {
+		for h := b.holds.oldestLate(); h != nil; h = h.newer {
 			n, _ := h.amounts.of(a.place, a.unit)
 			if h == released || h.released || n == 0 || !a.counts(h.granted) || h.charged < a.since {
 				continue
@@ -278,7 +282,8 @@ func (b *Book) extend(s *settlement, ttl, now int64) (expires int64, settled boo
 
 // use charges usage that has no hold.
 func (b *Book) use(list *amounts, now int64) {
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, named := list.of(a.place, a.unit); named {
 			a.charge(n, now)
 		}
@@ -298,11 +303,11 @@ func (b *Book) record(list *amounts, now int64) {
 	counted := requests > 0
 	// The totals of what is open say when to stop. What is visited in vain until then are plain holds without the units in
 	// question, older than one that has them, or all when only other holds have them: at most as many as are open.
-	for h := b.holds.plain.oldest; h != nil; {
+	for h := b.holds.oldest(); h != nil; {
 		next := h.newer
 		held := h.amounts.known[atRequests]
 		switch {
-		case counted && (requests == 0 || b.today.known[atRequests].open == 0), !counted && !b.today.anyOpen(&rest):
+		case counted && (requests == 0 || b.today.open(atRequests) == 0), !counted && !b.today.anyOpen(&rest):
 			next = nil
 		case counted && held == 0:
 		case counted && held <= requests:
@@ -314,7 +319,8 @@ func (b *Book) record(list *amounts, now int64) {
 		}
 		h = next
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, named := rest.exactly(a.place, a.unit); named {
 			a.charge(n, now)
 		}
@@ -344,7 +350,8 @@ func (b *Book) useUp(h *hold, rest *amounts, now int64) {
 		}
 	}
 	b.holds.remove(h)
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, named := portion.exactly(a.place, a.unit); named {
 			held, _ := h.amounts.of(a.place, a.unit)
 			a.settle(held, n, h.granted, now, true)
@@ -355,7 +362,7 @@ func (b *Book) useUp(h *hold, rest *amounts, now int64) {
 		b.today.use(b.today.unit(one.at, one.unit), one.n)
 	}
 	b.today.estimate(&estimated)
-	b.tally.settled++
+	b.holds.tally.settled++
 	b.holds.recycle(h)
 }
 
@@ -365,7 +372,8 @@ func (b *Book) usePart(h *hold, rest *amounts, now int64) {
 	if used.spent() {
 		return
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		if n, held := used.of(a.place, a.unit); held {
 			actual := n
 			if left, named := rest.exactly(a.place, a.unit); named {
@@ -425,7 +433,7 @@ func (h *hold) shrink(rest *amounts) (taken amounts) {
 func (b *Book) closeEmpty(h *hold) {
 	if h.amounts.spent() {
 		b.holds.remove(h)
-		b.tally.settled++
+		b.holds.tally.settled++
 		b.holds.recycle(h)
 	}
 }
@@ -433,7 +441,7 @@ func (b *Book) closeEmpty(h *hold) {
 // releaseOldest gives back so much of the plain holds, oldest first, or what there is.
 func (b *Book) releaseOldest(list *amounts, now int64) {
 	rest := list.flat()
-	for h := b.holds.plain.oldest; h != nil && b.today.anyOpen(&rest); {
+	for h := b.holds.oldest(); h != nil && b.today.anyOpen(&rest); {
 		next := h.newer
 		if taken := h.shrink(&rest); !taken.spent() {
 			b.giveBack(h, &taken, now)
@@ -457,69 +465,4 @@ func (m *amounts) subtractParts(total int64) {
 		total -= n
 	}
 	m.addUp()
-}
-
-// observe takes over what the provider reports: used rises until the room is no more than it says, and the quota stays
-// closed for as long as it asks. Neither ever falls by it.
-func (b *Book) observe(o Observation, unit Unit, window Window, now int64) {
-	reset := nanos(o.ResetAt)
-	for _, a := range b.accounts {
-		if o.Remaining == nil || a.unit != unit || window.kind != kindUnset && a.window != window || reset != 0 && reset <= now {
-			continue
-		}
-		before := a.used
-		a.raise(max(0, a.max-*o.Remaining), now)
-		if b.holds.late > 0 { // what is given back of them is part of what the provider has counted
-			a.since, b.changed = now+1, true
-		}
-		if a.window.kind == kindSession && a.start != 0 && reset > now && reset < a.end {
-			a.end, a.first = reset, a.start // it began before, but what was granted before does not count here
-			b.changed = true
-		}
-		b.changed = b.changed || a.used != before
-	}
-	if until := now + int64(min(o.RetryAfter, maxRetryAfter)); o.RetryAfter > 0 && until > b.closed {
-		b.closed = until
-		b.changed = true
-	}
-	b.cross(now)
-}
-
-// reset makes used 0 and arms the alerts again. Open holds and the totals of the day stay.
-func (b *Book) reset(now int64) {
-	for _, a := range b.accounts {
-		a.reset(now)
-	}
-	b.changed = true
-}
-
-// undo takes back a grant that its caller was never told of. It leaves no trace but the peak of the day. A hold that
-// other calls were given too stays theirs.
-func (b *Book) undo(key holdKey, now int64) {
-	b.turnForeign(now)
-	if h := b.holds.findLate(key); h != nil {
-		b.changed = true
-		if h.joined > 0 {
-			h.joined--
-			return
-		}
-		if !h.released {
-			b.amend(h, &amounts{}, &amounts{}, now)
-			b.unbegin(h)
-		}
-		b.holds.forget(h)
-		return
-	}
-	if h := b.holds.find(key); h != nil {
-		if h.joined > 0 {
-			h.joined--
-			b.changed = true
-			return
-		}
-		b.holds.remove(h)
-		b.giveBack(h, &h.amounts, now)
-		b.tally.settled++
-		b.changed = true
-		b.holds.recycle(h)
-	}
 }

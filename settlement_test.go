@@ -33,7 +33,7 @@ func TestFinalChargesWhatIsNotNamedAsHeld(t *testing.T) {
 		l := newLedger(t, Limit{Unit: UnitTokens, Max: 100, Window: Daily(nil)})
 		l.commit(l.grant(hour, c.held...), c.named...)
 		l.requireBalance(c.tokens, 0)
-		total := l.book.today.known[atTokens]
+		total := l.book.today.known(atTokens)
 		require.Equal(t, c.tokens, total.used, c)
 		require.Equal(t, c.estimated, total.estimated, c)
 		require.Zero(t, total.open)
@@ -45,7 +45,7 @@ func TestFinalChargesWhatIsNotNamedAsHeld(t *testing.T) {
 		l.commit(key, c.named...)
 		l.requireBalance(c.tokens, 0)
 		require.Equal(t, c.tokens, l.book.today.used(UnitTokens), c)
-		require.Equal(t, c.estimated, l.book.today.known[atTokens].estimated, c)
+		require.Equal(t, c.estimated, l.book.today.known(atTokens).estimated, c)
 	}
 }
 
@@ -74,7 +74,7 @@ func TestRecordMatchesHoldsInEveryFormOfTokens(t *testing.T) {
 			l.record(append([]Amount{req(1)}, c.recorded...)...)
 			l.requireBalance(c.used, c.reserved)
 			require.Equal(t, c.used, l.book.today.used(UnitTokens))
-			require.Equal(t, l.book.limits[1].used, l.book.today.used(UnitInputTokens))
+			require.Equal(t, l.book.limits()[1].used, l.book.today.used(UnitInputTokens))
 			l.reload()
 
 			l = newLedger(t, Limit{Unit: UnitTokens, Max: 100, Window: Daily(nil)}, Limit{Unit: UnitInputTokens, Max: 100})
@@ -83,7 +83,7 @@ func TestRecordMatchesHoldsInEveryFormOfTokens(t *testing.T) {
 			require.Zero(t, l.book.holds.open())
 			l.requireBalance(c.closed, 0)
 			require.Equal(t, c.closed, l.book.today.used(UnitTokens))
-			require.Equal(t, l.book.limits[1].used, l.book.today.used(UnitInputTokens))
+			require.Equal(t, l.book.limits()[1].used, l.book.today.used(UnitInputTokens))
 		})
 	}
 }
@@ -98,14 +98,14 @@ func TestRecordTakesTheOldestHoldsAndChargesTheRest(t *testing.T) {
 	l.record(Requests(5), Tokens(130))
 	// Two are closed, with 100 and 30 of the tokens; one request of the third is used.
 	l.requireBalance(5, 1)
-	require.Equal(t, []int64{130, 100}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
-	require.Equal(t, int64(2), l.book.tally.settled)
+	require.Equal(t, []int64{130, 100}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
+	require.Equal(t, int64(2), l.book.tally().settled)
 	require.Equal(t, int64(1), l.book.today.calls)
 	l.record(Requests(0), Tokens(40)) // no request: a part of the oldest
-	require.Equal(t, []int64{170, 60}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
+	require.Equal(t, []int64{170, 60}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
 	l.record(Requests(3), Tokens(90))
 	l.requireBalance(8, 0)
-	require.Equal(t, []int64{260, 0}, []int64{l.book.limits[1].used, l.book.limits[1].reserved})
+	require.Equal(t, []int64{260, 0}, []int64{l.book.limits()[1].used, l.book.limits()[1].reserved})
 }
 
 func TestReleaseOldestShrinksHoldsAndChargesNothing(t *testing.T) {
@@ -116,18 +116,18 @@ func TestReleaseOldestShrinksHoldsAndChargesNothing(t *testing.T) {
 	l.grant(hour, Requests(1), InputTokens(30), OutputTokens(20))
 	l.book.releaseOldest(amounting(Tokens(70)), l.at)
 	l.verify()
-	require.Equal(t, int64(30), l.book.limits[1].reserved, "50 of the older hold, 20 of the parts of the other")
+	require.Equal(t, int64(30), l.book.limits()[1].reserved, "50 of the older hold, 20 of the parts of the other")
 	l.book.releaseOldest(amounting(OutputTokens(5)), l.at)
 	l.verify()
-	require.Equal(t, int64(25), l.book.limits[1].reserved)
+	require.Equal(t, int64(25), l.book.limits()[1].reserved)
 	l.requireBalance(0, 2)
 	l.book.releaseOldest(amounting(Requests(9), OutputTokens(99), InputTokens(99)), l.at)
 	l.verify()
 	l.requireBalance(0, 0)
-	require.Zero(t, l.book.limits[1].reserved)
+	require.Zero(t, l.book.limits()[1].reserved)
 	require.Zero(t, l.book.holds.open())
 	require.Zero(t, l.book.today.used(UnitTokens))
-	require.Equal(t, tally{granted: 2, settled: 2}, l.book.tally)
+	require.Equal(t, tally{granted: 2, settled: 2}, l.book.tally())
 }
 
 func TestBudgetsCarryHoldsOverAndRatesDoNot(t *testing.T) {
@@ -301,9 +301,9 @@ func TestASessionBeginsWithItsFirstUse(t *testing.T) {
 	require.NotNil(t, l.book.holds.findLate(second))
 	l.release(first)
 	requireBegun(l, 0)
-	require.Equal(t, noon+hour, l.book.limits[1].start)
+	require.Equal(t, noon+hour, l.book.limits()[1].start)
 	require.False(t, l.release(second)) // late
-	require.Zero(t, l.book.limits[1].start)
+	require.Zero(t, l.book.limits()[1].start)
 }
 
 func TestASessionThatBeginsAnewAlertsAnew(t *testing.T) {
@@ -311,12 +311,12 @@ func TestASessionThatBeginsAnewAlertsAnew(t *testing.T) {
 	l := newLedger(t, Limit{Max: 10, Window: Session(time.Hour)})
 	key := l.grant(second, Requests(6))
 	l.pass(second)
-	require.Len(t, l.book.outbox, 1)
+	require.Len(t, l.book.outbox(), 1)
 	l.release(key)
 	require.Zero(t, l.account().start)
 	l.book.use(amounting(Requests(6)), l.at)
-	require.Len(t, l.book.outbox, 2)
-	require.NotEqual(t, l.book.outbox[0].alert.ID, l.book.outbox[1].alert.ID)
+	require.Len(t, l.book.outbox(), 2)
+	require.NotEqual(t, l.book.outbox()[0].alert.ID, l.book.outbox()[1].alert.ID)
 }
 
 func TestAnObservedSessionDoesNotCountHoldsOfTheOneBefore(t *testing.T) {
@@ -346,7 +346,7 @@ func TestUndoLeavesNothingButThePeak(t *testing.T) {
 		l.book.undo(l.grant(hour, Requests(3)), l.at)
 		l.verify()
 		l.requireBalance(0, 0)
-		require.Equal(t, int64(3), l.book.today.known[atRequests].peak)
+		require.Equal(t, int64(3), l.book.today.known(atRequests).peak)
 		require.Zero(t, l.book.today.calls)
 		require.True(t, window.kind != kindSession || l.account().start == 0)
 		l.book.undo(holdKey{1, 1}, l.at)

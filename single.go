@@ -84,9 +84,8 @@ const numbersAtOnce = 64
 
 // nextKey returns the key of the next reservation in an entry, which is locked.
 func (t *QuotaTracker) nextKey(e *entry) holdKey {
-	if e.number == e.numbers {
-		e.numbers = t.issued.Add(numbersAtOnce)
-		e.number = e.numbers - numbersAtOnce
+	if e.number%numbersAtOnce == 0 {
+		e.number = t.issued.Add(numbersAtOnce) - numbersAtOnce
 	}
 	e.number++
 	return holdKey{t.writer, e.number}

@@ -47,8 +47,8 @@ func TestAClockThatComesBackFromFarAheadAnchorsWindowsAtNow(t *testing.T) {
 			l.pass(10 * minute)
 			key := l.grant(100*day, Requests(4))
 			l.book.use(amounting(Requests(3)), l.at)
-			l.book.closed = l.at + hour
-			l.book.settled.add("id", l.at+5*hour)
+			l.book.details().closed = l.at + hour
+			l.book.holding().settled.add("id", l.at+5*hour)
 			now := noon - 2*day
 			l.to(now)
 			require.Equal(t, now, l.at)
@@ -57,8 +57,8 @@ func TestAClockThatComesBackFromFarAheadAnchorsWindowsAtNow(t *testing.T) {
 				require.Equal(t, []int64{now + c.start, now + c.end}, []int64{l.account().start, l.account().end})
 			}
 			require.Equal(t, now+100*day, l.book.holds.find(key).expires)
-			require.Equal(t, now+hour, l.book.closed)
-			require.Equal(t, []settledID{{"id", now + 5*hour}}, l.book.settled.list())
+			require.Equal(t, now+hour, l.book.closed())
+			require.Equal(t, []settledID{{"id", now + 5*hour}}, l.book.settled().list())
 			l.reload()
 
 			// What has been charged ahead is no longer there to be corrected, and in a rate nothing is given back.
@@ -185,7 +185,7 @@ func TestImportedUsageIsThatOfTheDay(t *testing.T) {
 		l.book.name = "q"
 		l.to(noon)
 		require.Equal(t, int64(5), l.book.today.used(UnitRequests))
-		require.Nil(t, l.book.imported)
+		require.Nil(t, l.book.imported())
 		require.Equal(t, 1, l.book.holds.open())
 		if limits != nil {
 			l.requireBalance(5, 3)
@@ -282,22 +282,22 @@ func TestBatchesAreKnownUntilTheirWriterHasBeenSilentForLong(t *testing.T) {
 func TestABookIsNotBlankWhileAnyOneThingInItCounts(t *testing.T) {
 	t.Parallel()
 	for name, count := range map[string]func(b *Book){
-		"open":     func(b *Book) { b.holds.add(&hold{key: holdKey{7, 1}, expires: noon + hour}) },
-		"expired":  func(b *Book) { b.holds.remember(&hold{key: holdKey{7, 1}}) },
-		"settled":  func(b *Book) { b.settled.add("id", noon+hour) },
-		"alert":    func(b *Book) { b.outbox = make([]delivery, 1) },
-		"finished": func(b *Book) { b.finished = make([]DaySummary, 1) },
-		"imported": func(b *Book) { b.imported = &imported{} },
-		"closed":   func(b *Book) { b.closed = b.clock + 1 },
-		"used":     func(b *Book) { b.limits[0].used = 1 },
-		"reserved": func(b *Book) { b.limits[0].reserved = 1 },
-		"alerted":  func(b *Book) { b.limits[0].marks = make([]mark, 1) },
-		"begun":    func(b *Book) { b.limits[0].first = 1 },
+		"open":     func(b *Book) { b.holding().add(&hold{key: holdKey{7, 1}, expires: noon + hour}) },
+		"expired":  func(b *Book) { b.holding().remember(&hold{key: holdKey{7, 1}}) },
+		"settled":  func(b *Book) { b.holding().settled.add("id", noon+hour) },
+		"alert":    func(b *Book) { b.details().outbox = make([]delivery, 1) },
+		"finished": func(b *Book) { b.details().finished = make([]DaySummary, 1) },
+		"imported": func(b *Book) { b.details().imported = &imported{} },
+		"closed":   func(b *Book) { b.details().closed = b.clock + 1 },
+		"used":     func(b *Book) { b.limits()[0].used = 1 },
+		"reserved": func(b *Book) { b.limits()[0].reserved = 1 },
+		"alerted":  func(b *Book) { b.limits()[0].marks = make([]mark, 1) },
+		"begun":    func(b *Book) { b.limits()[0].first = 1 },
 		"today":    func(b *Book) { b.today.calls = 1 },
 		"last day": func(b *Book) { b.today.last = b.clock - day + 1 },
 	} {
 		b := newLedger(t, Limit{Max: 10, Window: Session(time.Hour)}).book
-		b.closed, b.today.last = b.clock, b.clock-day
+		b.details().closed, b.today.last = b.clock, b.clock-day
 		require.True(t, b.blank())
 		count(b)
 		require.False(t, b.blank(), name)
@@ -307,15 +307,15 @@ func TestABookIsNotBlankWhileAnyOneThingInItCounts(t *testing.T) {
 func TestABookIsUntouchedUntilAnyOneThingIsCounted(t *testing.T) {
 	t.Parallel()
 	for name, count := range map[string]func(b *Book){
-		"used":     func(b *Book) { b.limits[0].used = 1 },
-		"reset":    func(b *Book) { b.limits[0].armed = 1 },
-		"granted":  func(b *Book) { b.tally.granted = 1 },
+		"used":     func(b *Book) { b.limits()[0].used = 1 },
+		"reset":    func(b *Book) { b.limits()[0].armed = 1 },
+		"granted":  func(b *Book) { b.holding().tally.granted = 1 },
 		"today":    func(b *Book) { b.today.denied = 1 },
 		"last day": func(b *Book) { b.today.last = 1 },
-		"imported": func(b *Book) { b.imported = &imported{} },
-		"finished": func(b *Book) { b.finished = make([]DaySummary, 1) },
-		"closed":   func(b *Book) { b.closed = 1 },
-		"alert":    func(b *Book) { b.outbox = make([]delivery, 1) },
+		"imported": func(b *Book) { b.details().imported = &imported{} },
+		"finished": func(b *Book) { b.details().finished = make([]DaySummary, 1) },
+		"closed":   func(b *Book) { b.details().closed = 1 },
+		"alert":    func(b *Book) { b.details().outbox = make([]delivery, 1) },
 	} {
 		b := newLedger(t, Limit{Max: 10}).book
 		require.True(t, b.untouched())
@@ -336,10 +336,10 @@ func TestTheNextTurnIsWhateverComesFirst(t *testing.T) {
 			}
 			return noon + max(0, after)
 		}
-		b := &Book{clock: noon, closed: at(c.closed), accounts: []*account{{end: at(c.window)}}}
+		b := &Book{clock: noon, more: &bookDetails{closed: at(c.closed)}, accounts: []account{{limitKey: newLimitKey(UnitRequests, Every(time.Hour), time.UTC), end: at(c.window)}}}
 		b.today.end = at(c.day)
 		if c.expiry > 0 {
-			b.holds.add(&hold{expires: at(c.expiry)})
+			b.holding().add(&hold{expires: at(c.expiry)})
 		}
 		require.Equal(t, at(c.want), b.nextTurn(), c)
 	}
@@ -359,7 +359,7 @@ func TestTimesLeaveTheBookInTheZoneOfItsWindows(t *testing.T) {
 	}
 	require.Equal(t, berlin, l.book.zone())
 	require.Equal(t, time.UTC, (&Book{}).zone())
-	for _, local := range []func(int64) time.Time{(&account{}).time, (&Book{}).local} {
+	for _, local := range []func(int64) time.Time{(&account{limitKey: &limitKey{}}).time, (&Book{}).local} {
 		require.Equal(t, instant(noon), local(noon))
 	}
 }
@@ -369,31 +369,31 @@ func TestAClockThatComesBackFromFarAheadTakesAlongWhatIsRemembered(t *testing.T)
 	l := newLedger(t, Limit{Max: 10})
 	l.pass(10 * day)
 	ahead := l.at
-	l.book.settled.add("again", ahead+hour)
-	l.book.settled.add("long", ahead+5*hour)
-	l.book.settled.add("again", ahead+3*hour)
+	l.book.holding().settled.add("again", ahead+hour)
+	l.book.holding().settled.add("long", ahead+5*hour)
+	l.book.holding().settled.add("again", ahead+3*hour)
 	l.book.mark(3, 1, ahead)
-	l.book.outbox = []delivery{{writer: 3, claimed: ahead}}
+	l.book.details().outbox = []delivery{{writer: 3, claimed: ahead}}
 	l.account().marks = []mark{{50, ahead}}
-	l.book.closed = ahead
+	l.book.details().closed = ahead
 	l.to(noon)
-	require.Equal(t, []settledID{{"again", noon + hour}, {"long", noon + 5*hour}, {"again", noon + 3*hour}}, l.book.settled.list())
-	require.Equal(t, map[string]int64{"again": noon + 3*hour, "long": noon + 5*hour}, l.book.settled.until)
-	require.Equal(t, noon, l.book.batches[0].at)
-	require.Equal(t, noon, l.book.outbox[0].claimed)
+	require.Equal(t, []settledID{{"again", noon + hour}, {"long", noon + 5*hour}, {"again", noon + 3*hour}}, l.book.settled().list())
+	require.Equal(t, map[string]int64{"again": noon + 3*hour, "long": noon + 5*hour}, l.book.holds.settled.until)
+	require.Equal(t, noon, l.book.batches()[0].at)
+	require.Equal(t, noon, l.book.outbox()[0].claimed)
 	require.Equal(t, []mark{{50, noon}}, l.account().marks)
 	require.Equal(t, noon, l.account().seen)
-	require.Zero(t, l.book.closed)
+	require.Zero(t, l.book.closed())
 	require.Equal(t, []int64{noon - 12*hour, noon + 12*hour}, []int64{l.book.today.start, l.book.today.end})
 
 	l.pass(10 * day)
 	early := l.at - 11*day
 	l.book.mark(4, 1, early)
-	l.book.outbox = append(l.book.outbox, delivery{writer: 4, claimed: early})
+	l.book.details().outbox = append(l.book.outbox(), delivery{writer: 4, claimed: early})
 	l.account().marks, l.account().seen = []mark{{50, early}}, early
 	l.to(noon)
-	require.Equal(t, early, l.book.batches[1].at)
-	require.Equal(t, early, l.book.outbox[1].claimed)
+	require.Equal(t, early, l.book.batches()[1].at)
+	require.Equal(t, early, l.book.outbox()[1].claimed)
 	require.Equal(t, early, l.account().marks[0].at)
 	require.Equal(t, early, l.account().seen)
 }

@@ -133,7 +133,7 @@ func (b *updating) claim(book *Book, changed bool) {
 		book.disclaim(t.writer, unsure) // nobody here will deliver them
 		return
 	}
-	if len(book.outbox) > 0 && (changed || len(unsure) > 0) && t.delivers() {
+	if len(book.outbox()) > 0 && (changed || len(unsure) > 0) && t.delivers() {
 		b.due = append(b.due, book.claimed(t.writer, unsure)...) // before it claims new ones
 		b.due = append(b.due, book.claim(t.writer, b.now)...)
 	}

@@ -12,7 +12,8 @@ func (b *Book) verify() error {
 	broken := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("quota: %s: "+format, append([]any{printable(b.name)}, args...)...))
 	}
-	for _, a := range b.accounts {
+	for i := range b.accounts {
+		a := &b.accounts[i]
 		check := *a
 		check.held, check.reserved = 0, 0
 		check.slices = nil
@@ -64,17 +65,19 @@ func (b *Book) verify() error {
 			broken("hold %s is open, but does not expire when it should", h.key.text(""))
 		}
 	}
-	if b.holds.open() != open || b.holds.byKey != nil && len(b.holds.byKey) != open {
-		broken("%d holds are open, %d can expire and %d are known by their key", open, b.holds.open(), len(b.holds.byKey))
+	if s := b.holds; s != nil {
+		if s.open() != open || s.byKey != nil && len(s.byKey) != open {
+			broken("%d holds are open, %d can expire and %d are known by their key", open, s.open(), len(s.byKey))
+		}
+		late := 0
+		for h := s.ended.oldest; h != nil; h = h.newer {
+			late++
+		}
+		if s.late != late || s.lateByKey != nil && len(s.lateByKey) != late {
+			broken("%d holds have expired, not %d, and %d are known by their key", late, s.late, len(s.lateByKey))
+		}
 	}
-	late := 0
-	for h := b.holds.ended.oldest; h != nil; h = h.newer {
-		late++
-	}
-	if b.holds.late != late || b.holds.lateByKey != nil && len(b.holds.lateByKey) != late {
-		broken("%d holds have expired, not %d, and %d are known by their key", late, b.holds.late, len(b.holds.lateByKey))
-	}
-	if t := b.tally; t.granted != t.settled+t.expired+int64(open) {
+	if t := b.tally(); t.granted != t.settled+t.expired+int64(open) {
 		broken("%d reservations granted, but %d settled, %d expired and %d open", t.granted, t.settled, t.expired, open)
 	}
 	return errors.Join(errs...)

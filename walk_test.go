@@ -206,7 +206,7 @@ func TestARandomWalkOverABookKeepsItsBalances(t *testing.T) {
 		}
 		l.verify()
 		trace = append(trace, fmt.Sprint(step, " ", l.at-noon, " ", what))
-		for i, a := range l.book.limits {
+		for i, a := range l.book.limits() {
 			if slices.Contains(walkWindows, a.window) {
 				used, reserved := m.balance(a.window, a.unit, l.at)
 				if used != a.used || reserved != a.reserved {

@@ -32,7 +32,7 @@ func Row() harness.Row {
 				Name:  "a window is opened again by a clock that steps back",
 				Cases: 200,
 				Edits: []harness.Edit{{
-					File: "book.go",
+					File: "turn.go",
 					Old:  "\tcase b.clock-now > day:\n",
 					New:  "\tcase b.clock-now > day/4:\n",
 				}},
@@ -41,7 +41,7 @@ func Row() harness.Row {
 				Name:  "a clock that comes back leaves the windows ahead",
 				Cases: 200,
 				Edits: []harness.Edit{{
-					File: "book.go",
+					File: "turn.go",
 					Old:  "\tcase b.clock-now > day:\n",
 					New:  "\tcase b.clock-now > 1000*day:\n",
 				}},
@@ -50,7 +50,7 @@ func Row() harness.Row {
 				Name:  "expiries are not clamped",
 				Cases: 200,
 				Edits: []harness.Edit{{
-					File: "book.go",
+					File: "turn.go",
 					Old:  "\t\tb.holds.extend(h, min(h.expires, now+h.ttl))\n",
 					New:  "\n",
 				}},

@@ -1,0 +1,68 @@
+package quota
+
+// observe takes over what the provider reports: used rises until the room is no more than it says, and the quota stays
+// closed for as long as it asks. Neither ever falls by it.
+func (b *Book) observe(o Observation, unit Unit, window Window, now int64) {
+	reset := nanos(o.ResetAt)
+	for i := range b.accounts {
+		a := &b.accounts[i]
+		if o.Remaining == nil || a.unit != unit || window.kind != kindUnset && a.window != window || reset != 0 && reset <= now {
+			continue
+		}
+		before := a.used
+		a.raise(max(0, a.max-*o.Remaining), now)
+		if b.holds.oldestLate() != nil { // what is given back of them is part of what the provider has counted
+			a.since, b.changed = now+1, true
+		}
+		if a.window.kind == kindSession && a.start != 0 && reset > now && reset < a.end {
+			a.end, a.first = reset, a.start // it began before, but what was granted before does not count here
+			b.changed = true
+		}
+		b.changed = b.changed || a.used != before
+	}
+	if until := now + int64(min(o.RetryAfter, maxRetryAfter)); o.RetryAfter > 0 && until > b.closed() {
+		b.details().closed = until
+		b.changed = true
+	}
+	b.cross(now)
+}
+
+// reset makes used 0 and arms the alerts again. Open holds and the totals of the day stay.
+func (b *Book) reset(now int64) {
+	for i := range b.accounts {
+		a := &b.accounts[i]
+		a.reset(now)
+	}
+	b.changed = true
+}
+
+// undo takes back a grant that its caller was never told of. It leaves no trace but the peak of the day. A hold that
+// other calls were given too stays theirs.
+func (b *Book) undo(key holdKey, now int64) {
+	b.turnForeign(now)
+	if h := b.holds.findLate(key); h != nil {
+		b.changed = true
+		if h.joined > 0 {
+			h.joined--
+			return
+		}
+		if !h.released {
+			b.amend(h, &amounts{}, &amounts{}, now)
+			b.unbegin(h)
+		}
+		b.holds.forget(h)
+		return
+	}
+	if h := b.holds.find(key); h != nil {
+		if h.joined > 0 {
+			h.joined--
+			b.changed = true
+			return
+		}
+		b.holds.remove(h)
+		b.giveBack(h, &h.amounts, now)
+		b.holds.tally.settled++
+		b.changed = true
+		b.holds.recycle(h)
+	}
+}
