@@ -11,7 +11,7 @@ import (
 const (
 	day          = 24 * time.Hour
 	apart        = 5 * time.Second // half of what the clocks of two processes differ by
-	beforeTurn   = 2 * time.Second
+	beforeTurn   = 3 * time.Second
 	afterTurn    = 1 * time.Second
 	requestsADay = 200
 )

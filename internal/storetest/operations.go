@@ -133,13 +133,17 @@ func (s *sequence) handle() int {
 	return s.random.IntN(s.handles)
 }
 
+// settle settles or extends a reservation. One of several quotas that has expired long ago is left alone: it may be forgotten
+// in one of them and remembered in another.
 func (s *sequence) settle() operation {
+	const long = 20 * time.Hour
+	latest := s.latest
 	i, dice, list, ttl := s.handle(), s.random.IntN(10), s.amounts(0), max(grid, s.duration())
 	op := operation{text: fmt.Sprintf("settle %d, %d, %v", i, dice, list), quotas: everywhere}
 	op.run = func(ctx context.Context, s *side) (string, error) {
 		r := s.handles[i]
 		switch {
-		case r == nil:
+		case r == nil, len(r.Quotas()) > 1 && latest.Sub(r.ExpiresAt()) > long:
 			return "gone", nil
 		case dice < 4:
 			return answer(r.Commit(ctx, list...)), nil
