@@ -165,6 +165,7 @@ func (f *fleet) add(seen tally) {
 	defer f.mu.Unlock()
 	f.seen.Granted += seen.Granted
 	f.seen.Committed += seen.Committed
+	f.seen.Early += seen.Early
 	f.report.Unsaved += seen.Unsaved
 }
 
