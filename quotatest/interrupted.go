@@ -128,7 +128,7 @@ func countsOnce(t *trial) error {
 		if err != nil {
 			return fmt.Errorf("quota.New failed: %w", err)
 		}
-		defer tracker.Close()
+		defer func() { _ = tracker.Close() }()
 		trackers[i] = tracker
 	}
 	unlucky.calm = false

@@ -251,7 +251,7 @@ func admitsTogether(t *trial) error {
 		if err != nil {
 			return fmt.Errorf("quota.New failed: %w", err)
 		}
-		defer tracker.Close()
+		defer func() { _ = tracker.Close() }()
 		trackers = append(trackers, tracker)
 	}
 	for _, tracker := range trackers {

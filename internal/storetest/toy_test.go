@@ -184,7 +184,7 @@ func (s *toyStore) ask(ctx context.Context, c toyCommand) (answer toyAnswer, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.Prefix, c.Ahead = s.place.Name+"/", s.place.Ahead()
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Second); ; <-time.After(time.Millisecond) {
 		if err = s.try(c, &answer); err == nil {
 			return answer, nil
 		}
