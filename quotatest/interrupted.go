@@ -21,9 +21,9 @@ func interruptedRules() []rule {
 // decidesFailures ends the context of Updates while they are under way. Whatever they return, the next Update must find all
 // of their change or nothing of it, and no later one another thing.
 func decidesFailures(t *trial) error {
-	names := []string{sumQuota, sumQuota2}
+	names := [2]string{sumQuota, sumQuota2}
 	stores := t.both()
-	if _, err := t.charge(1, names...); err != nil {
+	if _, err := t.charge(1, names[:]...); err != nil {
 		return err
 	}
 	want := [2]int64{1, 1}
@@ -31,7 +31,7 @@ func decidesFailures(t *trial) error {
 		one, other := stores[i%2], stores[1-i%2]
 		ctx, cancel := context.WithCancel(t.ctx)
 		var over, late atomic.Bool
-		_, err := one.updateWith(ctx, names, func(tx *quota.Tx) error {
+		_, err := one.updateWith(ctx, names[:], func(tx *quota.Tx) error {
 			if over.Load() {
 				late.Store(true)
 				return errors.New("too late")
@@ -48,7 +48,7 @@ func decidesFailures(t *trial) error {
 		})
 		over.Store(true)
 		cancel()
-		found, lookErr := other.counts()
+		found, lookErr := other.counts(names)
 		if lookErr != nil {
 			return lookErr
 		}
@@ -70,7 +70,7 @@ func decidesFailures(t *trial) error {
 			}
 			want[n]++
 			for _, looking := range stores {
-				if found, err = looking.counts(); err != nil {
+				if found, err = looking.counts(names); err != nil {
 					return err
 				}
 				if found != want {
@@ -128,7 +128,7 @@ func countsOnce(t *trial) error {
 		if err != nil {
 			return fmt.Errorf("quota.New failed: %w", err)
 		}
-		defer tracker.Close()
+		defer func() { _ = tracker.Close() }()
 		trackers[i] = tracker
 	}
 	unlucky.calm = false

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -110,96 +111,103 @@ func overlap(first, second *trial, one, two move) error {
 	return nil
 }
 
-// decidesInTurn has two Updates of a common quota overlap. Each outcome must be that of one after the other.
-func decidesInTurn(t *trial) error {
-	const before = 5
-	both := []string{sumQuota, sumQuota2}
-	charge := func(names []string, name string) move {
-		return move{names, func(tx *quota.Tx) error { return t.states.use(tx.Books, name, 1) }}
+// A clash is two Updates of common quotas, and what may be used in these afterwards: as after one and then the other. 0
+// where a book does not exist.
+type clash struct {
+	what, hint string
+	fresh      bool // nobody has had these quotas before
+	one, two   func(first, second string) move
+	right      [][2]int64
+}
+
+const usedBefore = 5 // in quotas that are not fresh
+
+func (t *trial) clashes() []clash {
+	charge := func(first, _ string) move {
+		return move{[]string{first}, func(tx *quota.Tx) error { return t.states.use(tx.Books, first, 1) }}
 	}
-	chargeUnless := func(other, name string) move {
-		return move{both, func(tx *quota.Tx) error {
-			if n, err := t.states.usedIn(tx.Books, other); err != nil || n > before {
-				return err
-			}
-			return t.states.use(tx.Books, name, 1)
+	drop := func(first, _ string) move {
+		return move{[]string{first}, func(tx *quota.Tx) error {
+			delete(tx.Books, first)
+			return nil
 		}}
 	}
-	drop := move{[]string{sumQuota}, func(tx *quota.Tx) error {
-		delete(tx.Books, sumQuota)
-		return nil
-	}}
-	one := []string{sumQuota}
-	for _, trial := range []struct {
-		what     string
-		fresh    bool // there are no books before
-		one, two move
-		right    [][2]int64 // what may be used in the two quotas afterwards; 0: there is none, or it was dropped
-		hint     string
-	}{
-		{"both charge a book", false, charge(one, sumQuota), charge(one, sumQuota), [][2]int64{{before + 2, before}},
-			"never let both succeed from one state"},
-		{"both charge a book that is new", true, charge(one, sumQuota), charge(one, sumQuota), [][2]int64{{2, 0}},
-			"that a book did not exist is compared too"},
-		{"they charge different books", false, charge(one, sumQuota), charge([]string{sumQuota2}, sumQuota2),
-			[][2]int64{{before + 1, before + 1}}, "write nothing but what fn has changed"},
-		{"each charges one of two books unless the other is charged", false, chargeUnless(sumQuota2, sumQuota),
-			chargeUnless(sumQuota, sumQuota2), [][2]int64{{before + 1, before}, {before, before + 1}},
-			"compare every book that was named, not only those that fn has changed"},
-		{"one drops a book that the other charges", false, drop, charge(one, sumQuota), [][2]int64{{0, before}, {1, before}},
-			"compare also what is dropped"},
-		{"one charges a book that the other drops", false, charge(one, sumQuota), drop, [][2]int64{{0, before}, {1, before}},
-			"that a book does not exist any more is compared too"},
-	} {
-		for i, first := range t.both() {
-			second := t.both()[1-i]
-			if err := t.reset(trial.fresh, before); err != nil {
+	dropUnused := func(first, _ string) move {
+		return move{[]string{first}, func(tx *quota.Tx) error {
+			if n, err := t.states.usedIn(tx.Books, first); err != nil || n > usedBefore {
 				return err
 			}
-			if err := overlap(first, second, trial.one, trial.two); err != nil {
-				return fmt.Errorf("%s: %w", trial.what, err)
+			delete(tx.Books, first)
+			return nil
+		}}
+	}
+	second := func(f func(first, second string) move) func(first, second string) move {
+		return func(first, second string) move { return f(second, first) }
+	}
+	chargeUnless := func(first, second string) move {
+		return move{[]string{first, second}, func(tx *quota.Tx) error {
+			if n, err := t.states.usedIn(tx.Books, second); err != nil || n > usedBefore {
+				return err
 			}
-			found, err := second.counts()
+			return t.states.use(tx.Books, first, 1)
+		}}
+	}
+	const b = usedBefore
+	return []clash{
+		{"both charge a book", "never let both succeed from one state", false, charge, charge, [][2]int64{{b + 2, b}}},
+		{"both charge a book that is new", "that a book did not exist is compared too", true, charge, charge, [][2]int64{{2, 0}}},
+		{"they charge different books", "write nothing but what fn has changed", false, charge, second(charge), [][2]int64{{b + 1, b + 1}}},
+		{"each charges one of two books unless the other is charged", "compare every book that was named, not only those that fn " +
+			"has changed", false, chargeUnless, second(chargeUnless), [][2]int64{{b + 1, b}, {b, b + 1}}},
+		{"one drops a book unless the other charges it", "compare also what is dropped", false, dropUnused, charge,
+			[][2]int64{{b + 1, b}, {1, b}}},
+		{"one charges a book that the other drops", "that a book does not exist any more is compared too", false, charge, drop,
+			[][2]int64{{0, b}, {1, b}}},
+	}
+}
+
+// decidesInTurn has Updates overlap, each on either store.
+func decidesInTurn(t *trial) error {
+	for _, clash := range t.clashes() {
+		for i, first := range t.both() {
+			second := t.both()[1-i]
+			names := [2]string{sumQuota, sumQuota2}
+			if clash.fresh {
+				names = [2]string{fmt.Sprintf("sum:new %d", i), fmt.Sprintf("sum:newer %d", i)}
+			} else if err := t.reset(names, usedBefore); err != nil {
+				return err
+			}
+			if err := overlap(first, second, clash.one(names[0], names[1]), clash.two(names[0], names[1])); err != nil {
+				return fmt.Errorf("%s: %w", clash.what, err)
+			}
+			found, err := second.counts(names)
 			if err != nil {
 				return err
 			}
-			if !contains(trial.right, found) {
+			if !slices.Contains(clash.right, found) {
 				return fmt.Errorf("%s: afterwards %s has %d requests and %s has %d, where it must be one of %v: %s",
-					trial.what, sumQuota, found[0], sumQuota2, found[1], trial.right, trial.hint)
+					clash.what, names[0], found[0], names[1], found[1], clash.right, clash.hint)
 			}
 		}
 	}
 	return nil
 }
 
-func contains(list [][2]int64, one [2]int64) bool {
-	for _, each := range list {
-		if each == one {
-			return true
-		}
-	}
-	return false
-}
-
-// reset makes both books new, with so much used, or drops them.
-func (t *trial) reset(drop bool, n int64) error {
-	_, err := t.update([]string{sumQuota, sumQuota2}, func(tx *quota.Tx) error {
+// reset makes both books new, with so much used.
+func (t *trial) reset(names [2]string, n int64) error {
+	if _, err := t.update(names[:], func(tx *quota.Tx) error {
 		clear(tx.Books)
-		if drop {
-			return nil
-		}
-		return errors.Join(t.states.use(tx.Books, sumQuota, n), t.states.use(tx.Books, sumQuota2, n))
-	})
-	if err != nil {
+		return errors.Join(t.states.use(tx.Books, names[0], n), t.states.use(tx.Books, names[1], n))
+	}); err != nil {
 		return fmt.Errorf("Update failed: %w", err)
 	}
 	return nil
 }
 
 // counts returns how much is used in each of the two quotas, as an Update shows it.
-func (t *trial) counts() (found [2]int64, err error) {
-	_, err = t.update([]string{sumQuota, sumQuota2}, func(tx *quota.Tx) (err error) {
-		for i, name := range []string{sumQuota, sumQuota2} {
+func (t *trial) counts(names [2]string) (found [2]int64, err error) {
+	_, err = t.update(names[:], func(tx *quota.Tx) (err error) {
+		for i, name := range names {
 			if found[i], err = t.states.usedIn(tx.Books, name); err != nil {
 				return err
 			}
@@ -243,7 +251,7 @@ func admitsTogether(t *trial) error {
 		if err != nil {
 			return fmt.Errorf("quota.New failed: %w", err)
 		}
-		defer tracker.Close()
+		defer func() { _ = tracker.Close() }()
 		trackers = append(trackers, tracker)
 	}
 	for _, tracker := range trackers {

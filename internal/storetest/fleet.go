@@ -17,7 +17,7 @@ import (
 // TestFleet has several processes work on one hot quota at once: in peace, while processes are killed, while connections
 // are cut and while the server is restarted (Subject.Network), and over the midnight of the store's clock (Subject.Timed).
 // Never more is granted than the quota admits, and in the end exactly as much; nothing that was acknowledged is lost;
-// alerts are told once; and in peace every process gets at least a third of its fair share.
+// alerts are told once; and in peace every process gets at least a third of its fair share, where there is much to share.
 func TestFleet(t *testing.T, subject Subject) {
 	for _, s := range scenarios() {
 		if s.network && !subject.Network || s.timed && !subject.Timed {
@@ -165,6 +165,7 @@ func (f *fleet) add(seen tally) {
 	defer f.mu.Unlock()
 	f.seen.Granted += seen.Granted
 	f.seen.Committed += seen.Committed
+	f.seen.Early += seen.Early
 	f.report.Unsaved += seen.Unsaved
 }
 

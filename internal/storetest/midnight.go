@@ -11,7 +11,7 @@ import (
 const (
 	day          = 24 * time.Hour
 	apart        = 5 * time.Second // half of what the clocks of two processes differ by
-	beforeTurn   = 2 * time.Second
+	beforeTurn   = 3 * time.Second
 	afterTurn    = 1 * time.Second
 	requestsADay = 200
 )
@@ -33,7 +33,7 @@ func (f *fleet) overMidnight(ctx context.Context) error {
 	f.report.Shares = make([]int64, len(nodes))
 	if err := f.each(nodes, func(i int, n *node) error {
 		last, err := n.do(ctx, order{
-			Do: "drain", Callers: f.Callers, Ahead: f.ahead, Until: time.Until(midnight) - f.ahead + afterTurn,
+			Do: "drain", Callers: f.Callers, Ahead: f.ahead, Until: time.Until(midnight) - f.ahead + afterTurn, Turn: midnight,
 		}, f.hear)
 		f.report.Shares[i] = last.Granted
 		f.add(last.tally)
@@ -55,17 +55,17 @@ func (f *fleet) overMidnight(ctx context.Context) error {
 		}
 		yesterday += old.Used[quota.UnitRequests]
 	}
-	says := fmt.Sprintf("%d requests a day; %d were granted, %d used before the store's midnight and %d after it",
-		f.Requests, f.seen.Granted, yesterday, today)
+	says := fmt.Sprintf("%d requests a day; %d were granted, %d of them before the store's midnight, and the books say %d and then %d",
+		f.Requests, f.seen.Granted, f.seen.Early, yesterday, today)
 	switch {
 	case !status.Today.Day.Equal(midnight):
 		return fmt.Errorf("the day after the store's midnight is that of %v", status.Today.Day)
 	case f.seen.Granted != f.seen.Committed || f.seen.Granted != yesterday+today:
 		return fmt.Errorf("the books do not say what was granted: %s", says)
-	case yesterday > f.Requests || today > f.Requests:
-		return fmt.Errorf("over-admitted: %s", says)
+	case yesterday > f.Requests || today > f.Requests || f.seen.Early > f.Requests:
+		return fmt.Errorf("over-admitted: no process's clock may decide the day: %s", says)
 	case yesterday == 0:
-		return fmt.Errorf("nothing was granted before the store's midnight, when no process's clock may decide the day: %s", says)
+		return fmt.Errorf("nothing was counted before the store's midnight: no process's clock may decide the day: %s", says)
 	case today != f.Requests || status.Limits[0].Used != today || status.Limits[0].Reserved != 0:
 		return fmt.Errorf("the day after the store's midnight was not used up: %s", says)
 	}

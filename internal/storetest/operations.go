@@ -133,13 +133,17 @@ func (s *sequence) handle() int {
 	return s.random.IntN(s.handles)
 }
 
+// settle settles or extends a reservation. One that has expired long ago is left alone: how long it is remembered depends on
+// limits that nobody has configured any more, and in one of several quotas it may be forgotten sooner than in another.
 func (s *sequence) settle() operation {
+	const long = 20 * time.Hour
+	latest := s.latest
 	i, dice, list, ttl := s.handle(), s.random.IntN(10), s.amounts(0), max(grid, s.duration())
 	op := operation{text: fmt.Sprintf("settle %d, %d, %v", i, dice, list), quotas: everywhere}
 	op.run = func(ctx context.Context, s *side) (string, error) {
 		r := s.handles[i]
 		switch {
-		case r == nil:
+		case r == nil, latest.Sub(r.ExpiresAt()) > long:
 			return "gone", nil
 		case dice < 4:
 			return answer(r.Commit(ctx, list...)), nil
@@ -197,17 +201,18 @@ func (s *sequence) observe(name string) operation {
 	})
 }
 
-// reconfigure uses every quota, and then sets other limits: that a limit was configured when a quota was only looked at is
-// remembered in memory and nowhere else.
+// reconfigure uses every quota, before and after it sets other limits: that a limit was configured when a quota was only
+// looked at is remembered in memory and nowhere else.
 func (s *sequence) reconfigure() operation {
 	s.had.use(s.quotas, s.latest)
 	quotas := s.had.draw(s.random, s.latest)
 	s.quotas = quotas
-	op := operation{text: "use everything and SetQuotas(" + inJSON(quotas) + ")", quotas: everywhere}
+	op := operation{text: "use everything, before and after SetQuotas(" + inJSON(quotas) + ")", quotas: everywhere}
 	op.run = func(ctx context.Context, s *side) (string, error) {
 		used := s.useEverything(ctx)
 		s.config.Quotas = quotas
-		return used + answer(s.tracker.SetQuotas(ctx, quotas)), nil
+		set := answer(s.tracker.SetQuotas(ctx, quotas))
+		return used + set + ", " + s.useEverything(ctx), nil
 	}
 	return op
 }

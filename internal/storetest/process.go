@@ -56,6 +56,7 @@ type order struct {
 	Callers int           `json:"callers,omitempty"`
 	Tell    bool          `json:"tell,omitempty"`  // every acknowledgement at once
 	Until   time.Duration `json:"until,omitempty"` // go on for so long, also when refused
+	Turn    time.Time     `json:"turn,omitzero"`   // when the store's day ends
 	N       int64         `json:"n,omitempty"`
 	ID      string        `json:"id,omitempty"`
 }
@@ -73,6 +74,7 @@ type tally struct {
 	Granted   int64 `json:"granted,omitempty"`
 	Committed int64 `json:"committed,omitempty"` // acknowledged, or certain to be saved later (ErrPending)
 	Unsaved   int64 `json:"unsaved,omitempty"`   // calls that could not be saved
+	Early     int64 `json:"early,omitempty"`     // of Granted: before the store's day has ended
 }
 
 // MarshalJSON leaves out what cannot be sent.
@@ -159,7 +161,7 @@ func (p *process) open(ctx context.Context, o order) error {
 
 // drain has callers reserve and commit one request after the other until they are refused.
 func (p *process) drain(ctx context.Context, o order) (tally, error) {
-	var granted, committed, unsaved atomic.Int64
+	var granted, committed, unsaved, early atomic.Int64
 	errs := make([]error, o.Callers)
 	p.ahead.Store(int64(o.Ahead))
 	end := time.Now().Add(o.Until)
@@ -184,6 +186,9 @@ func (p *process) drain(ctx context.Context, o order) (tally, error) {
 					return
 				}
 				granted.Add(1)
+				if time.Now().Add(o.Ahead + doubt).Before(o.Turn) {
+					early.Add(1)
+				}
 				if o.Tell {
 					p.say(word{Say: "granted"})
 				}
@@ -202,7 +207,7 @@ func (p *process) drain(ctx context.Context, o order) (tally, error) {
 		})
 	}
 	group.Wait()
-	return tally{granted.Load(), committed.Load(), unsaved.Load()}, errors.Join(errs...)
+	return tally{granted.Load(), committed.Load(), unsaved.Load(), early.Load()}, errors.Join(errs...)
 }
 
 // flush saves what could not be saved.
@@ -217,8 +222,9 @@ func (p *process) flush(ctx context.Context) error {
 }
 
 const (
-	breath   = 5 * time.Millisecond // before a call is made again that was refused or not saved
-	patience = 30 * time.Second     // for a store that has been put right to be right
+	breath   = 5 * time.Millisecond  // before a call is made again that was refused or not saved
+	doubt    = 50 * time.Millisecond // about what the time is at a server of this machine
+	patience = 30 * time.Second      // for a store that has been put right to be right
 )
 
 // A skewedClock is the system's clock, so much ahead.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,8 +107,8 @@ func (s *sequence) compare(ctx context.Context, op operation) error {
 		return err
 	}
 	s.trace[len(s.trace)-1] += ": " + want
-	if want != got {
-		return fmt.Errorf("the answer in memory is\n  %s\nand on the store\n  %s", want, got)
+	if err := differ("the answer", want, got); err != nil {
+		return err
 	}
 	if op.grants {
 		s.count(want)
@@ -127,27 +128,33 @@ func (s *sequence) count(answer string) {
 // compareStates compares how quotas stand, and what alerts there were.
 func (s *sequence) compareStates(names []string) error {
 	for _, name := range names {
-		want, got := s.memory.status(name), s.stored.status(name)
-		if want != got {
-			return fmt.Errorf("%s in memory:\n  %s\nand on the store:\n  %s", name, want, got)
+		if err := differ("how "+name+" stands", s.memory.status(name), s.stored.status(name)); err != nil {
+			return err
 		}
 	}
-	want, got := s.memory.told(), s.stored.told()
-	if want != got {
-		return fmt.Errorf("alerts in memory:\n%s\nand on the store:\n%s", want, got)
-	}
-	return nil
+	return differ("the alerts", s.memory.told(), s.stored.told())
 }
 
 // compareAll compares all quotas and their past, and has the books verified.
 func (s *sequence) compareAll() error {
-	if want, got := s.memory.summary(), s.stored.summary(); want != got {
-		return fmt.Errorf("the summary in memory:\n%s\nand on the store:\n%s", want, got)
-	}
+	err := differ("the summary", s.memory.summary(), s.stored.summary())
 	for _, name := range everywhere {
-		if want, got := s.memory.history(name), s.stored.history(name); want != got {
-			return fmt.Errorf("the past of %s in memory:\n%s\nand on the store:\n%s", name, want, got)
+		if err == nil {
+			err = differ("the past of "+name, s.memory.history(name), s.stored.history(name))
 		}
 	}
-	return errors.Join(s.memory.tracker.Verify(), s.stored.tracker.Verify(), s.stored.wrong())
+	return errors.Join(err, s.memory.tracker.Verify(), s.stored.tracker.Verify(), s.stored.wrong())
+}
+
+// differ returns an error that shows the lines in which two texts differ.
+func differ(what, memory, stored string) error {
+	if memory == stored {
+		return nil
+	}
+	text := func(of, other string) string {
+		others := strings.Split(other, "\n")
+		lines := slices.DeleteFunc(strings.Split(of, "\n"), func(line string) bool { return slices.Contains(others, line) })
+		return strings.Join(lines, "\n  ")
+	}
+	return fmt.Errorf("%s: in memory\n  %s\nand on the store\n  %s", what, text(memory, stored), text(stored, memory))
 }

@@ -112,15 +112,20 @@ func (s *side) status(name string) string {
 	if !known {
 		return "unknown"
 	}
+	return inJSON(seen(status))
+}
+
+// seen leaves out how often a quota has refused that nobody has used today: where there is no book yet, a store shows that
+// when it has been saved.
+func seen(status quota.QuotaStatus) quota.QuotaStatus {
 	if fleeting(status) {
 		status.Today.Denied, status.Today.DeniedBy = 0, nil
 	}
-	return inJSON(status)
+	return status
 }
 
-// fleeting reports whether nothing but refusals counts of a user: of such there is nothing on a store.
 func fleeting(status quota.QuotaStatus) bool {
-	return strings.HasPrefix(status.Name, "user:") && status.Reservations == 0 && status.Today.Calls == 0
+	return status.Reservations == 0 && status.Today.Calls == 0
 }
 
 // told returns the alerts, those of each quota as they came: in which order quotas have theirs is open.
@@ -129,15 +134,20 @@ func (s *side) told() string {
 	defer s.mu.Unlock()
 	list := slices.Clone(s.alerts)
 	slices.SortStableFunc(list, func(x, y quota.Alert) int { return strings.Compare(x.Quota, y.Quota) })
-	return inJSON(list)
+	var lines []string
+	for _, alert := range list {
+		lines = append(lines, inJSON(alert))
+	}
+	return strings.Join(lines, "\n")
 }
 
+// summary leaves out users of whom nothing counts today: of those who were only looked at there is nothing on a store.
 func (s *side) summary() string {
 	summary := s.tracker.Summary()
 	var lines []string
 	for _, one := range summary.Quotas {
-		if !fleeting(one) {
-			lines = append(lines, inJSON(one))
+		if !strings.HasPrefix(one.Name, "user:") || !fleeting(one) {
+			lines = append(lines, inJSON(seen(one)))
 		}
 	}
 	return strings.Join(append(lines, summary.Recovered), "\n")

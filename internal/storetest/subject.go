@@ -60,7 +60,7 @@ const (
 
 // Quick is what every run of the tests tries.
 func Quick() Numbers {
-	return Numbers{Processes: 8, Callers: 4, Requests: 1600, Kills: 6, Restarts: 2, Sequences: 4, Operations: 150}
+	return Numbers{Processes: 8, Callers: 4, Requests: 800, Kills: 5, Restarts: 2, Sequences: 4, Operations: 150}
 }
 
 // Full is what is tried where the environment says QUOTA_STORETEST=full: it takes long.

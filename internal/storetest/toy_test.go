@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,6 +31,7 @@ type toyServer struct {
 	books    map[string]toyBook
 	done     map[string]toyAnswer // by token
 	before   []map[string]toyBook // after each of the last commands
+	clients  int
 }
 
 type toyBook struct {
@@ -49,10 +51,11 @@ type toyCommand struct {
 }
 
 type toyAnswer struct {
-	Says  string // "": done
-	Flaw  string
-	Now   time.Time
-	Books map[string]toyBook
+	Says   string // "": done
+	Flaw   string
+	Client int // a number for each connection
+	Now    time.Time
+	Books  map[string]toyBook
 }
 
 func startToy(tb testing.TB, flaw string) *toyServer {
@@ -108,6 +111,8 @@ func (s *toyServer) restart() error {
 func (s *toyServer) serve(conn net.Conn) {
 	s.mu.Lock()
 	s.conns[conn] = true
+	s.clients++
+	client := s.clients
 	s.mu.Unlock()
 	defer func() {
 		_ = conn.Close()
@@ -117,7 +122,12 @@ func (s *toyServer) serve(conn net.Conn) {
 	}()
 	for decoder, encoder := json.NewDecoder(conn), json.NewEncoder(conn); ; {
 		var c toyCommand
-		if decoder.Decode(&c) != nil || encoder.Encode(s.carryOut(c)) != nil {
+		if decoder.Decode(&c) != nil {
+			return
+		}
+		answer := s.carryOut(c)
+		answer.Client = client
+		if encoder.Encode(answer) != nil {
 			return
 		}
 	}
@@ -166,6 +176,7 @@ type toyStore struct {
 	encoder *json.Encoder
 	decoder *json.Decoder
 	tokens  int
+	client  int // as the server has called it first
 }
 
 // ask asks until there is an answer, on a new connection each time.
@@ -173,7 +184,7 @@ func (s *toyStore) ask(ctx context.Context, c toyCommand) (answer toyAnswer, err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c.Prefix, c.Ahead = s.place.Name+"/", s.place.Ahead()
-	for end := time.Now().Add(2 * time.Second); ; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(2 * time.Second); ; <-time.After(time.Millisecond) {
 		if err = s.try(c, &answer); err == nil {
 			return answer, nil
 		}
@@ -196,7 +207,11 @@ func (s *toyStore) try(c toyCommand, answer *toyAnswer) (err error) {
 		return err
 	}
 	*answer = toyAnswer{}
-	return s.decoder.Decode(answer)
+	if err := s.decoder.Decode(answer); err != nil {
+		return err
+	}
+	s.client = cmp.Or(s.client, answer.Client)
+	return nil
 }
 
 func (s *toyStore) free() {
@@ -252,7 +267,7 @@ func (s *toyStore) run(ctx context.Context, names []string, fn func(*quota.Tx) e
 		}
 	}
 	if read.Flaw == "shows the clock of the process" {
-		tx.Now = time.Now().Add(s.place.Ahead()).Add(toySkew)
+		tx.Now = time.Now().Add(s.place.Ahead()).Add(apart - time.Duration(s.client%2)*2*apart)
 	}
 	handed := maps.Clone(tx.Books)
 	if err := fn(tx); err != nil {
@@ -279,9 +294,6 @@ func (s *toyStore) run(ctx context.Context, names []string, fn func(*quota.Tx) e
 	answer, err := s.ask(ctx, c)
 	return answer.Says, err
 }
-
-// toySkew is what the clock of this process differs by from that of the server, where a flaw goes by it.
-var toySkew = time.Duration(time.Now().UnixNano()%2*2-1) * apart
 
 var toys = Subject{
 	Timed: true, Network: true,
