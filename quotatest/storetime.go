@@ -19,7 +19,7 @@ func timeRules() []rule {
 // tellsOneTime has two stores change one book in turn.
 func tellsOneTime(t *trial) error {
 	var last time.Time
-	for i := range 40 {
+	for i := range 20 {
 		var now time.Time
 		one := t.both()[i%2]
 		if _, err := one.update([]string{sumQuota}, func(tx *quota.Tx) error {
