@@ -228,7 +228,7 @@ func (l *link) replies() {
 		fault := l.fault
 		l.asked, l.fault = false, Pass
 		l.mu.Unlock()
-		if fault == CutReplied {
+		if fault == CutSent || fault == CutReplied { // a reply can be faster than the cut
 			return
 		}
 		if _, err := l.client.Write(buffer[:n]); err != nil {
