@@ -3,6 +3,8 @@ package quota
 import (
 	"context"
 	"time"
+
+	"example.com/quota/internal/form"
 )
 
 // A Persistence keeps one tracker's state. Calls never overlap. Save must not keep or change s; Load's result belongs
@@ -70,7 +72,7 @@ type State struct {
 	History    map[string][]DaySummary `json:"history,omitempty"` // finished days, oldest first
 }
 
-const stateVersion = 2
+const stateVersion = form.Version
 
 // InMemory is a Persistence that keeps nothing: a tracker that forgets when its process ends.
 func InMemory() Persistence { return inMemory{} }

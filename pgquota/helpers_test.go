@@ -17,8 +17,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"example.com/quota"
+	"example.com/quota/internal/offset"
 	"example.com/quota/pgquota"
-	"example.com/quota/pgquota/internal/offset"
 	"example.com/quota/pgquota/internal/pgtest"
 	"example.com/quota/quotatest"
 )

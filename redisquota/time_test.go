@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"example.com/quota"
-	"example.com/quota/redisquota/internal/offset"
+	"example.com/quota/internal/offset"
 	"example.com/quota/redisquota/internal/redistest"
 )
 

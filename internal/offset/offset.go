@@ -8,7 +8,7 @@ import (
 
 type key struct{}
 
-// With returns a context with which pgquota.New makes a store whose clock is ahead of the server's by what by returns.
+// With returns a context with which the New of an adapter makes a store whose clock is ahead of the server's by what by returns.
 func With(ctx context.Context, by func() time.Duration) context.Context {
 	return context.WithValue(ctx, key{}, by)
 }
