@@ -7,16 +7,13 @@
 //	var subject = storetest.Subject{
 //		Timed: true, Network: true,
 //		Open: func(ctx context.Context, place storetest.Place) (quota.Persistence, func(), error) {
-//			client := redis.NewClient(&redis.Options{Addr: place.Address})
-//			if place.Ahead != nil {
-//				ctx = offset.With(ctx, place.Ahead)
-//			}
-//			store, err := redisquota.New(ctx, client, redisquota.Options{Namespace: place.Name})
+//			client := redis.NewClient(&redis.Options{Network: place.Network(), Addr: place.Address})
+//			store, err := redisquota.New(offset.With(ctx, place.Ahead), client, redisquota.Options{Namespace: place.Name})
 //			return store, func() { _ = client.Close() }, err
 //		},
 //		Start: func(tb testing.TB) storetest.Server {
 //			server := redistest.Start(tb)
-//			return storetest.Server{Address: server.Addr(), Restart: server.Restart}
+//			return storetest.Server{Address: server.Addr(), Restart: server.KillAndRestart}
 //		},
 //	}
 //

@@ -133,29 +133,51 @@ func (s *sequence) handle() int {
 	return s.random.IntN(s.handles)
 }
 
-// settle settles or extends a reservation. One that has expired long ago is left alone: how long it is remembered depends on
-// limits that nobody has configured any more, and in one of several quotas it may be forgotten sooner than in another.
+// settle settles or extends a reservation. One that has expired long ago may be forgotten: surely when its quota has followed
+// its configuration anew, and not when limits that nobody has configured any more decide it.
 func (s *sequence) settle() operation {
-	const long = 20 * time.Hour
-	latest := s.latest
 	i, dice, list, ttl := s.handle(), s.random.IntN(10), s.amounts(0), max(grid, s.duration())
 	op := operation{text: fmt.Sprintf("settle %d, %d, %v", i, dice, list), quotas: everywhere}
+	r := s.memory.handles[i]
+	long := r != nil && s.latest.Sub(r.ExpiresAt()) > day-time.Hour
+	gone := r == nil || long && slices.ContainsFunc(r.Quotas(), s.unsettled)
 	op.run = func(ctx context.Context, s *side) (string, error) {
-		r := s.handles[i]
-		switch {
-		case r == nil, latest.Sub(r.ExpiresAt()) > long:
+		if gone {
 			return "gone", nil
+		}
+		if long {
+			if err := s.tracker.SetQuotas(ctx, s.config.Quotas); err != nil {
+				return "", err
+			}
+		}
+		switch r := s.handles[i]; {
 		case dice < 4:
 			return answer(r.Commit(ctx, list...)), nil
 		case dice < 6:
 			return answer(r.Commit(ctx)), nil
 		case dice < 8:
 			return answer(r.Release(ctx)), nil
+		default:
+			err := r.Extend(ctx, ttl)
+			return answer(err) + describe(r), nil
 		}
-		err := r.Extend(ctx, ttl)
-		return answer(err) + describe(r), nil
 	}
 	return op
+}
+
+// unsettled reports whether a quota has had a limit that it has not now and that is perhaps not dropped yet.
+func (s *sequence) unsettled(name string) bool {
+	if strings.HasPrefix(name, "user:") {
+		name = "user:*"
+	}
+	now := make(shapes)
+	now.use(s.quotas, s.latest)
+	for limit, last := range s.had {
+		if _, has := now[limit]; !has && strings.HasPrefix(limit, name+"/") && s.latest.Sub(last) < surelyDropped {
+			return true
+		}
+	}
+	return false
 }
 
 // everywhere are the quotas that a reservation may be of.

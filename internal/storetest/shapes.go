@@ -8,8 +8,11 @@ import (
 	"example.com/quota"
 )
 
-// shapes are the limits that a sequence has had, and when it had them last.
+// shapes are the limits that a sequence has had, by quota and limit, and when it had them last.
 type shapes map[string]time.Time
+
+// surelyDropped is after how long a limit is that nobody has.
+const surelyDropped = 4 * day
 
 // draw chooses quotas: of every kind of window, with limits that are met soon. A limit that nobody has had for two days, or
 // half a day less, may be forgotten or not: it comes back before, or when it certainly is.
@@ -17,8 +20,8 @@ func (had shapes) draw(random *rand.Rand, now time.Time) []quota.Quota {
 	quotas := drawQuotas(random)
 	for i, q := range quotas {
 		quotas[i].Limits = slices.DeleteFunc(q.Limits, func(limit quota.Limit) bool {
-			gone := now.Sub(had[q.Name+limit.String()])
-			return gone > day && gone < 4*day || random.IntN(3) == 0
+			gone := now.Sub(had[shape(q, limit)])
+			return gone > day && gone < surelyDropped || random.IntN(3) == 0
 		})
 	}
 	return quotas
@@ -28,10 +31,12 @@ func (had shapes) draw(random *rand.Rand, now time.Time) []quota.Quota {
 func (had shapes) use(quotas []quota.Quota, now time.Time) {
 	for _, q := range quotas {
 		for _, limit := range q.Limits {
-			had[q.Name+limit.String()] = now
+			had[shape(q, limit)] = now
 		}
 	}
 }
+
+func shape(q quota.Quota, limit quota.Limit) string { return q.Name + "/" + limit.String() }
 
 func drawQuotas(random *rand.Rand) []quota.Quota {
 	some := func(n int64) int64 { return n/2 + random.Int64N(n) }

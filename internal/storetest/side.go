@@ -198,6 +198,10 @@ func (s *exactStore) Update(ctx context.Context, names []string, fn func(*quota.
 		shown := &quota.Tx{Now: last, Books: tx.Books}
 		err := fn(shown)
 		tx.Books, tx.Until = shown.Books, shown.Until
+		if !tx.Until.IsZero() && tx.Until.Before(last.Add(tolerance)) {
+			// Nothing is due so soon but what a book has put off by a nanosecond, to tell two instants apart.
+			tx.Until = last.Add(tolerance)
+		}
 		return err
 	})
 	// Only what the last run saw has counted. The clock may have been turned since the call.

@@ -44,6 +44,9 @@ type Place struct {
 	Ahead func() time.Duration
 }
 
+// Network is that of Address: "tcp" or "unix".
+func (p Place) Network() string { return network(p.Address) }
+
 // Numbers say how much is tried.
 type Numbers struct {
 	Processes, Callers int   // of a fleet, and of each process
