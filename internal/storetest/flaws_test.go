@@ -126,7 +126,7 @@ func (s *flawedStore) kept() (books map[string]*quota.Book) {
 	return books
 }
 
-var few = Numbers{Processes: 4, Callers: 3, Requests: 300, Kills: 4, Restarts: 2}
+var few = Numbers{Processes: 4, Callers: 3, Requests: 150, Kills: 3, Restarts: 1}
 
 func scenarioOf(t *testing.T, name string) scenario {
 	t.Helper()
@@ -203,5 +203,5 @@ func TestSequencesFindAStoreThatDoesNotHeedItsClock(t *testing.T) {
 		return toys.Open(ctx, place)
 	}
 	s := newSequence(subject, Server{Address: server.address}, newSeed(t), 0)
-	require.ErrorContains(t, s.run(t.Context(), 10), "does Open heed Place.Ahead?")
+	require.ErrorContains(t, s.run(t.Context(), 1), "does Open heed Place.Ahead?")
 }

@@ -18,16 +18,18 @@ import (
 // are cut and while the server is restarted (Subject.Network), and over the midnight of the store's clock (Subject.Timed).
 // Never more is granted than the quota admits, and in the end exactly as much; nothing that was acknowledged is lost;
 // alerts are told once; and in peace every process gets at least a third of its fair share, where there is much to share.
-func TestFleet(t *testing.T, subject Subject) {
+func TestFleet(t *testing.T, subject Subject) { testFleet(t, subject, numbers()) }
+
+func testFleet(t *testing.T, subject Subject, n Numbers) {
+	server := subject.Start(t)
 	for _, s := range scenarios() {
 		if s.network && !subject.Network || s.timed && !subject.Timed {
 			continue
 		}
 		t.Run(s.name, func(t *testing.T) {
-			server := subject.Start(t)
 			seed := newSeed(t)
 			t.Logf("seed %d", seed)
-			f := newFleet(subject, server, numbers(), seed)
+			f := newFleet(subject, server, n, seed)
 			ctx, cancel := context.WithTimeout(t.Context(), longest)
 			defer cancel()
 			report, err := f.run(ctx, s)

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 
 func TestFleetOnFiles(t *testing.T) { TestFleet(t, files) }
 
-func TestFleetOnAServer(t *testing.T) { TestFleet(t, toys) }
+func TestFleetOnAServer(t *testing.T) { testFleet(t, toys, few) }
 
 func TestSequencesOnFiles(t *testing.T) { TestSequences(t, files) }
 

@@ -63,7 +63,7 @@ const (
 
 // Quick is what every run of the tests tries.
 func Quick() Numbers {
-	return Numbers{Processes: 8, Callers: 4, Requests: 800, Kills: 5, Restarts: 2, Sequences: 4, Operations: 150}
+	return Numbers{Processes: 8, Callers: 4, Requests: 240, Kills: 3, Restarts: 1, Sequences: 3, Operations: 100}
 }
 
 // Full is what is tried where the environment says QUOTA_STORETEST=full: it takes long.
