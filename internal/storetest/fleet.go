@@ -30,7 +30,7 @@ func testFleet(t *testing.T, subject Subject, n Numbers) {
 			seed := newSeed(t)
 			t.Logf("seed %d", seed)
 			f := newFleet(subject, server, n, seed)
-			ctx, cancel := context.WithTimeout(t.Context(), longest)
+			ctx, cancel := untilDeadline(t)
 			defer cancel()
 			report, err := f.run(ctx, s)
 			t.Log(report)
@@ -41,7 +41,14 @@ func testFleet(t *testing.T, subject Subject, n Numbers) {
 	}
 }
 
-const longest = 9 * time.Minute // that a scenario may take
+// untilDeadline ends early enough before the tests do to say what is wrong.
+func untilDeadline(t *testing.T) (context.Context, context.CancelFunc) {
+	const lastWords = 20 * time.Second
+	if deadline, limited := t.Deadline(); limited {
+		return context.WithDeadline(t.Context(), deadline.Add(-lastWords))
+	}
+	return context.WithCancel(t.Context())
+}
 
 // A scenario is what happens to a fleet.
 type scenario struct {
