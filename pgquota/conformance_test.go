@@ -19,6 +19,7 @@ type reopener struct {
 func (r reopener) Reopen() (quota.Persistence, error) { return r.reopen() }
 
 func TestAStoreIsASharedPersistence(t *testing.T) {
+	t.Parallel()
 	one, other := pool(t), pool(t)
 	require.NoError(t, quotatest.TestPersistence(func() (quota.Persistence, error) {
 		opts := pgquota.Options{Schema: newSchema()}

@@ -42,4 +42,7 @@ var subject = storetest.Subject{
 
 func TestFleet(t *testing.T) { storetest.TestFleet(t, subject) }
 
-func TestSequences(t *testing.T) { storetest.TestSequences(t, subject) }
+func TestSequences(t *testing.T) {
+	t.Parallel()
+	storetest.TestSequences(t, subject)
+}
