@@ -357,7 +357,7 @@ func soonest(refusals []*ExceededError) *ExceededError {
 
 func (o *acquisition) deny(p *page, v verdict) {
 	if !o.waits {
-		o.denied = append(o.denied, refused{p.book.name, p.book.denialOf(v)})
+		o.denied = append(o.denied, refused{p.book.name, p.book.refusalFor(p.book.denialOf(v))})
 	}
 }
 

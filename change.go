@@ -19,7 +19,10 @@ type operation interface {
 type refuser interface{ refusals() []refused }
 
 // refused is a refusal to be counted.
-type refused struct{ quota, by string }
+type refused struct {
+	quota string
+	refusal
+}
 
 // change runs an operation and returns when it is durable. It has taken effect if the error matches ErrPending.
 func (t *QuotaTracker) change(ctx context.Context, op operation) error {

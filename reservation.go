@@ -429,21 +429,21 @@ func (o *settling) apply(pages []page, _ int64) {
 			}
 		}
 	}
+	// A book that has forgotten the hold long after it expired says that it was settled: another may remember it.
+	o.settled = o.verb != verbUndo
 	for _, p := range pages {
-		var settled bool
 		switch o.verb {
 		case verbCommit:
-			settled = p.book.commit(&o.settlement, p.now)
+			o.settled = p.book.commit(&o.settlement, p.now) && o.settled
 		case verbRelease:
-			settled = p.book.release(&o.settlement, p.now)
+			o.settled = p.book.release(&o.settlement, p.now) && o.settled
 		case verbExtend:
-			var until int64
-			if until, settled = p.book.extend(&o.settlement, o.ttl, p.now); o.until == 0 || until < o.until {
+			until, settled := p.book.extend(&o.settlement, o.ttl, p.now)
+			if o.settled = settled && o.settled; o.until == 0 || until < o.until {
 				o.until = until
 			}
 		case verbUndo:
 			p.book.undo(o.key, p.now)
 		}
-		o.settled = o.settled || settled
 	}
 }

@@ -326,3 +326,24 @@ func TestSameIDReturnsTheCandidateThatAdmittedEvenWhenAnEarlierOneHasRoomAgain(t
 	requireLimit(t, tracker, "q", 0, 0)
 	requireLimit(t, tracker, "second", 0, 1)
 }
+
+func TestALateCommitThatOneQuotaHasForgottenTakesEffectInTheOther(t *testing.T) {
+	for name, store := range everyStore(t) {
+		t.Run(name, func(t *testing.T) {
+			clock := quotatest.NewClock(morning)
+			var log alertLog
+			tracker := startOn(t, store, withClock(clock), withAlerts(log.note), withQuotas(
+				quota.Quota{Name: "long", Limits: []quota.Limit{{Max: 10, Window: quota.Weekly(nil, time.Monday)}}},
+				quota.Quota{Name: "short", Limits: []quota.Limit{{Max: 10, Window: quota.InFlight()}}},
+			), func(cfg *quota.Config) { cfg.OnExpiry = quota.ReleaseExpired })
+			held, err := tracker.ReserveAll(t.Context(), []string{"long", "short"}, quota.Requests(6))
+			require.NoError(t, err)
+			clock.Advance(26 * time.Hour)
+			require.NoError(t, held.Commit(t.Context()))
+			require.Equal(t, stand{6, 0}, standOf(t, tracker, "long"))
+			require.Equal(t, []int{50}, log.thresholds(), "told before the crossing call returns")
+			require.ErrorIs(t, held.Commit(t.Context()), quota.ErrSettled)
+			require.Equal(t, stand{6, 0}, standOf(t, tracker, "long"))
+		})
+	}
+}

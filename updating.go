@@ -33,8 +33,16 @@ type sharedPage struct {
 // apply runs every call on the books of the transaction.
 func (b *updating) apply(tx *Tx) error {
 	b.begin(tx)
+	recounted := false
 	for _, c := range b.calls {
+		if !c.kept && !recounted { // what is replayed keeps its time
+			b.recount()
+			recounted = true
+		}
 		b.run(c)
+	}
+	if !recounted {
+		b.recount()
 	}
 	changed := b.flush
 	for _, p := range b.pages {
@@ -174,7 +182,7 @@ func (b *updating) install() {
 			book.today.saturated = false
 			s.note(func() { t.logSaturation(name) })
 		}
-		s.showRefusals(book)
+		s.showRefusals(book, rulesOf(t.glimpse(name)), b.refusals[name])
 		if t.entries.find(name) == nil && book.untouched() {
 			continue // asking makes no entry
 		}

@@ -272,15 +272,17 @@ func (t *QuotaTracker) countRefusal(e *ExceededError) {
 		case !one.RetryAt.IsZero():
 			by = closedBy
 		}
-		t.deny(refused{one.Quota, by})
+		t.deny(one.Quota, by)
 	}
 }
 
 // deny counts a refusal in memory. It is saved with the next change.
-func (t *QuotaTracker) deny(one refused) {
-	e := t.entryOf(one.quota)
+func (t *QuotaTracker) deny(quota, by string) {
+	e := t.entryOf(quota)
 	pages := t.lock([]page{{entry: e}})
-	pages[0].book.today.deny(one.by, 1)
+	book := pages[0].book
+	book.today.deny(by, 1)
+	one := refused{quota, book.refusalFor(by)}
 	if t.saver != nil {
 		t.saver.note(pages[0].entry)
 	}
