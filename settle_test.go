@@ -347,3 +347,46 @@ func TestALateCommitThatOneQuotaHasForgottenTakesEffectInTheOther(t *testing.T) 
 		})
 	}
 }
+
+func TestACommitLongAfterItsReservationWasForgottenIsChargedInFull(t *testing.T) {
+	ctx, clock := t.Context(), quotatest.NewClock(morning)
+	tracker := startOn(t, quota.InMemory(), withClock(clock), withQuotas(calls(10)))
+	forgotten, err := tracker.Reserve(ctx, "calls")
+	require.NoError(t, err)
+	clock.Advance(time.Hour)
+	require.Equal(t, stand{1, 0}, standOf(t, tracker, "calls"), "it has expired")
+	clock.Advance(72 * time.Hour)
+	require.NoError(t, tracker.RecordUsage(ctx, "calls"))
+	require.NoError(t, forgotten.Commit(ctx, quota.Requests(2)))
+	require.Equal(t, stand{3, 0}, standOf(t, tracker, "calls"))
+	clock.Advance(time.Minute)
+	remembered, err := tracker.Reserve(ctx, "calls")
+	require.NoError(t, err)
+	clock.Advance(time.Hour)
+	require.NoError(t, remembered.Commit(ctx, quota.Requests(2)))
+	require.Equal(t, stand{5, 0}, standOf(t, tracker, "calls"))
+}
+
+func TestEachOfManyThatExpiredTogetherIsCorrectedByItsOwnCommit(t *testing.T) {
+	const many = 20
+	for name, store := range everyStore(t) {
+		t.Run(name, func(t *testing.T) {
+			ctx, clock := t.Context(), quotatest.NewClock(morning)
+			tracker := startOn(t, store, withClock(clock), withQuotas(calls(100), quota.Quota{Name: "team", Limits: []quota.Limit{{Max: 100}}}))
+			var list []*quota.Reservation
+			for range many {
+				r, err := tracker.ReserveAll(ctx, []string{"calls", "team"}, quota.Requests(3))
+				require.NoError(t, err)
+				list = append(list, r)
+			}
+			clock.Advance(time.Hour)
+			require.Equal(t, stand{3 * many, 0}, standOf(t, tracker, "team"))
+			for i, r := range list {
+				require.NoError(t, r.Commit(ctx, quota.Requests(1)))
+				require.Equal(t, stand{3*many - 2*int64(i+1), 0}, standOf(t, tracker, "team"))
+				require.ErrorIs(t, r.Commit(ctx, quota.Requests(1)), quota.ErrSettled)
+			}
+			require.Equal(t, standOf(t, tracker, "team"), standOf(t, tracker, "calls"))
+		})
+	}
+}
