@@ -46,7 +46,7 @@ func fullLedger(t *testing.T) *ledger {
 	special("settled")
 	l.book.commit(&settlement{key: l.book.holds.byID["settled"].key, id: "settled", home: "q"}, l.at)
 	l.book.use(amounting(Requests(40)), l.at)
-	l.book.observe(Observation{RetryAfter: time.Hour}, "", Window{}, l.at)
+	l.book.observe(Observation{RetryAfter: time.Hour}, "", Window{}, l.at, l.at)
 	l.book.today.deny("requests per day", 1)
 	require.NotEmpty(t, l.book.claim(77, l.at))
 	l.book.use(amounting(Requests(20)), l.at)

@@ -35,11 +35,13 @@ func TestWhateverMustBeSavedSaysSo(t *testing.T) {
 		"by name": {nil, func(l *ledger, _ holdKey) { l.book.releaseOldest(amounting(Requests(1)), l.at) }},
 		"reset":   {nil, func(l *ledger, _ holdKey) { l.book.reset(l.at) }},
 		"remaining": {nil, func(l *ledger, _ holdKey) {
-			l.book.observe(Observation{Remaining: &none}, UnitRequests, Window{}, l.at)
+			l.book.observe(Observation{Remaining: &none}, UnitRequests, Window{}, l.at, l.at)
 		}},
-		"retry after": {nil, func(l *ledger, _ holdKey) { l.book.observe(Observation{RetryAfter: time.Second}, "", Window{}, l.at) }},
+		"retry after": {nil, func(l *ledger, _ holdKey) {
+			l.book.observe(Observation{RetryAfter: time.Second}, "", Window{}, l.at, l.at)
+		}},
 		"reset at": {nil, func(l *ledger, _ holdKey) {
-			l.book.observe(Observation{Remaining: &ten, ResetAt: instant(l.at + minute)}, "images", Window{}, l.at)
+			l.book.observe(Observation{Remaining: &ten, ResetAt: instant(l.at + minute)}, "images", Window{}, l.at, l.at)
 		}},
 		"claim": {func(l *ledger, _ holdKey) { l.book.details().outbox = make([]delivery, 1) }, func(l *ledger, _ holdKey) { l.book.claim(7, l.at) }},
 		"delivered": {func(l *ledger, _ holdKey) { l.book.details().outbox = make([]delivery, 1) },

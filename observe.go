@@ -57,6 +57,10 @@ type observation struct {
 
 func (o *observation) quotas() []string { return []string{o.name} }
 
-func (o *observation) apply(pages []page, _ int64) {
-	pages[0].book.observe(o.Observation, o.Unit, o.Window, pages[0].now)
+func (o *observation) apply(pages []page, at int64) {
+	now := pages[0].now
+	if at == 0 || at > now {
+		at = now
+	}
+	pages[0].book.observe(o.Observation, o.Unit, o.Window, at, now)
 }

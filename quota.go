@@ -248,7 +248,9 @@ func (t *QuotaTracker) SetQuotas(ctx context.Context, quotas []Quota) error {
 	return t.applyConfiguration(ctx)
 }
 
-// Reset makes what a quota has used 0 and arms its alerts again. Open reservations and today's totals stay.
+// Reset makes what a quota has used 0 and arms its alerts again. Open reservations and today's totals stay. ErrNotSaved:
+// the state is shared and cannot be reached, and nothing is reset until Reset is called again. On any other state it takes
+// effect even when the save fails, see ErrPending.
 func (t *QuotaTracker) Reset(ctx context.Context, name string) error {
 	found, err := t.current.Load().resolve(name)
 	if err != nil {

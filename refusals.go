@@ -30,8 +30,10 @@ func (b *Book) refuse(r *rules, one refusal, now int64) {
 	at := slices.IndexFunc(past, func(day DaySummary) bool { return nanos(day.Day) == one.day })
 	switch {
 	case at >= 0:
+		past = slices.Clone(past) // finished days are not changed where they stand
 		past[at] = past[at].clone()
 		past[at].deny(one.by, one.n)
+		b.more.finished = past
 	case !r.template: // whose quotas keep no past days
 		b.today.deny(one.by, one.n)
 	}

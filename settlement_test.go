@@ -327,7 +327,7 @@ func TestAnObservedSessionDoesNotCountHoldsOfTheOneBefore(t *testing.T) {
 	fresh := l.grant(day, Requests(1))
 	remaining := int64(20)
 	reset := l.now + 2*minute // so the provider's began before old
-	l.book.observe(Observation{Remaining: &remaining, ResetAt: instant(reset)}, UnitRequests, Window{}, l.at)
+	l.book.observe(Observation{Remaining: &remaining, ResetAt: instant(reset)}, UnitRequests, Window{}, l.at, l.at)
 	l.verify()
 	l.requireBalance(80, 1)
 	require.Equal(t, reset, l.account().end)

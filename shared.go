@@ -83,10 +83,11 @@ func (s *shared) start(t *QuotaTracker, store SharedPersistence) {
 
 func (s *shared) active() bool { return s.store != nil }
 
-// lasting reports whether an operation takes effect even when it cannot be saved: what has happened has happened.
+// lasting reports whether an operation takes effect even when it cannot be saved: what has happened has happened. A Reset
+// is a wish: later it would undo what others have used in the meantime.
 func lasting(op operation) bool {
 	switch op.(type) {
-	case *acquisition, *searching, *rereading, *touch, *tending, *flushing:
+	case *acquisition, *searching, *rereading, *touch, *tending, *flushing, *resetting:
 		return false
 	}
 	return true

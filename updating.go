@@ -242,7 +242,7 @@ func (s *shared) keep(calls []*call, number uint64, due []Alert, err error) {
 			c.err = notSaved(err)
 			continue
 		}
-		changed := s.tracker.applyHere(c)
+		changed := s.tracker.applyHere(c, number)
 		if op, ok := c.op.(*settling); ok && op.settled && !changed {
 			continue // ErrSettled, whatever is saved
 		}
@@ -255,19 +255,26 @@ func (s *shared) keep(calls []*call, number uint64, due []Alert, err error) {
 	}
 }
 
-// applyHere applies a call to the entries. It reports whether that has changed anything.
-func (t *QuotaTracker) applyHere(c *call) bool {
+// applyHere applies a call of an update that has failed to the entries. It reports whether that has changed anything.
+// What somebody has looked up in a file before its last step failed has it already.
+func (t *QuotaTracker) applyHere(c *call, number uint64) bool {
 	var few [4]page
 	pages := t.open(few[:0], c.op.quotas())
 	if c.at == 0 {
 		c.at = t.bookTime()
 	}
 	before := make([]bool, len(pages))
+	var without []page
 	for i := range pages {
 		before[i], pages[i].book.changed = pages[i].book.changed, false
+		if number == 0 || !pages[i].book.applied(t.writer, number) {
+			without = append(without, pages[i])
+		}
 	}
-	c.op.apply(pages, c.at)
-	changed := false
+	if len(without) > 0 {
+		c.op.apply(without, c.at)
+	}
+	changed := len(without) < len(pages)
 	for i := range pages {
 		changed = changed || pages[i].book.changed
 		pages[i].book.changed = pages[i].book.changed || before[i]
