@@ -29,6 +29,22 @@ func (b *Book) observe(o Observation, unit Unit, window Window, at, now int64) {
 	b.cross(now)
 }
 
+// concerns reports whether what was said of the window at that time is about the one that now falls into.
+func (a *account) concerns(at, now int64) bool {
+	if a.window.kind == kindSession && a.start == 0 {
+		return now-at < a.length()
+	}
+	return at == now || at >= a.windowStart(now)
+}
+
+// flown is how much a Refill has let flow back in between.
+func (a *account) flown(from, to int64) int64 {
+	if a.window.kind != kindRefill || from == to {
+		return 0
+	}
+	return share(a.max, to-from, a.length(), false)
+}
+
 // reset makes used 0 and arms the alerts again. Open holds and the totals of the day stay.
 func (b *Book) reset(now int64) {
 	for i := range b.accounts {
