@@ -189,7 +189,7 @@ func (b *Book) blank() bool {
 	}
 	for i := range b.accounts {
 		a := &b.accounts[i]
-		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 {
+		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 || a.resets() {
 			return false
 		}
 	}

@@ -425,7 +425,7 @@ func exercise(t *testing.T, data []byte, after int64, r *rules) (accepted bool) 
 	l.commit(keys[0], Tokens(150))
 	l.release(keys[1])
 	l.record(Requests(1), InputTokens(50), OutputTokens(math.MaxInt64/2))
-	l.book.releaseOldest(amounting(Requests(5), Tokens(7)), l.at)
+	l.book.releaseOldest(amounting(Requests(5), Tokens(7)), l.at, l.at)
 	for _, h := range l.book.holds.inOrder() {
 		if len(h.amounts.list())%2 == 0 {
 			l.commit(h.key, Requests(7))

@@ -245,7 +245,10 @@ func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, list ...Amo
 	var one [1]page
 	one[0].entry = e
 	pages := t.lock(one[:])
-	pages[0].book.record(&used, pages[0].now)
+	for anyBehind(pages) { // what is due is not settled by usage any more
+		t.catchUp(pages)
+	}
+	pages[0].book.record(&used, pages[0].now, pages[0].now)
 	return t.settleUp(ctx, t.shut(pages))
 }
 
@@ -255,8 +258,16 @@ type recording struct {
 }
 
 func (o *recording) quotas() []string { return []string{o.name} }
-func (o *recording) apply(pages []page, _ int64) {
-	pages[0].book.record(&o.list, pages[0].now)
+func (o *recording) apply(pages []page, at int64) {
+	pages[0].book.record(&o.list, when(at, pages[0].now), pages[0].now)
+}
+
+// when is the time of a call that may be applied later: 0 stands for now.
+func when(at, now int64) int64 {
+	if at == 0 {
+		return now
+	}
+	return min(at, now)
 }
 
 // Release gives back so much of what is reserved in a quota, without a handle: of the reservations that RecordUsage
@@ -285,6 +296,6 @@ type releasing struct {
 }
 
 func (o *releasing) quotas() []string { return []string{o.name} }
-func (o *releasing) apply(pages []page, _ int64) {
-	pages[0].book.releaseOldest(&o.list, pages[0].now)
+func (o *releasing) apply(pages []page, at int64) {
+	pages[0].book.releaseOldest(&o.list, when(at, pages[0].now), pages[0].now)
 }

@@ -29,6 +29,11 @@ func (b *Book) observe(o Observation, unit Unit, window Window, at, now int64) {
 	b.cross(now)
 }
 
+// resets reports whether a Reset in the present window has to be remembered, because the next alert is another one.
+func (a *account) resets() bool {
+	return a.armed > 0 && a.window.kind != kindRolling && a.window.kind != kindRefill // whose alerts have IDs by the time
+}
+
 // concerns reports whether what was said of the window at that time is about the one that now falls into.
 func (a *account) concerns(at, now int64) bool {
 	if a.window.kind == kindSession && a.start == 0 {
@@ -68,7 +73,7 @@ func (b *Book) undo(key holdKey, now int64) {
 			b.amend(h, &amounts{}, &amounts{}, now)
 			b.unbegin(h)
 		}
-		b.holds.forget(h)
+		b.forget(h)
 		return
 	}
 	if h := b.holds.find(key); h != nil {

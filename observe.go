@@ -58,9 +58,5 @@ type observation struct {
 func (o *observation) quotas() []string { return []string{o.name} }
 
 func (o *observation) apply(pages []page, at int64) {
-	now := pages[0].now
-	if at == 0 || at > now {
-		at = now
-	}
-	pages[0].book.observe(o.Observation, o.Unit, o.Window, at, now)
+	pages[0].book.observe(o.Observation, o.Unit, o.Window, when(at, pages[0].now), pages[0].now)
 }

@@ -260,7 +260,7 @@ func (t *QuotaTracker) search(ctx context.Context, names []string, id string, ke
 		}
 		pages := t.lock([]page{{entry: e}})
 		op.apply(pages, 0)
-		t.shut(pages)
+		_ = t.settleUp(ctx, t.shut(pages)) // what is not saved goes out with the next save
 		if op.found != nil {
 			return op.found, nil
 		}
@@ -348,8 +348,8 @@ func (r *Reservation) settle(ctx context.Context, op *settling) error {
 			return ErrSettled
 		}
 		err := r.runSettling(ctx, op)
-		if op.until != 0 {
-			atomic.StoreInt64(&r.expires, op.until)
+		for was := atomic.LoadInt64(&r.expires); op.until > was && !atomic.CompareAndSwapInt64(&r.expires, was, op.until); {
+			was = atomic.LoadInt64(&r.expires) // another Extend was quicker
 		}
 		return err
 	}
@@ -390,11 +390,11 @@ func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
 		pages = t.lock(append(few[:0], page{entry: r.entry}))
 	}
 	op.apply(pages, 0)
-	done := t.shut(pages)
+	err := t.settleUp(ctx, t.shut(pages))
 	if op.settled {
 		return ErrSettled
 	}
-	return t.settleUp(ctx, done)
+	return err
 }
 
 type verb uint8

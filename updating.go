@@ -56,9 +56,10 @@ func (b *updating) apply(tx *Tx) error {
 		b.count()
 	}
 	replayed := slices.ContainsFunc(b.calls, (*call).mayBeReplayed)
-	for name, p := range b.pages {
-		b.claim(p.book, changed)
-		b.close(tx, name, p.book, replayed)
+	for _, name := range b.names { // alerts are told in their order
+		book := b.pages[name].book
+		b.claim(book, changed)
+		b.close(tx, name, book, replayed)
 	}
 	return nil
 }
@@ -96,7 +97,13 @@ func (b *updating) run(c *call) {
 		return
 	}
 	first, writer := b.books[names[0]], b.shared.tracker.writer
-	if c.batch != 0 && first.applied(writer, c.batch) || c.undoes != 0 && !first.applied(writer, c.undoes) {
+	switch {
+	case c.undoes != 0 && !first.applied(writer, c.undoes):
+		return
+	case c.batch != 0 && first.applied(writer, c.batch):
+		for _, name := range names {
+			b.books[name].changed = true // it stands there, but is not known to be as safe as the store makes it
+		}
 		return
 	}
 	at := b.now
