@@ -30,6 +30,14 @@ type bookDetails struct {
 	imported *imported    // from a form that does not say what was counted
 	batches  []batch      // the last batch of each writer
 	refused  *lastRefusal
+
+	finishedText finishedText
+}
+
+// A finishedText is what a list of finished days was encoded as.
+type finishedText struct {
+	days []DaySummary
+	data []byte
 }
 
 // limits are the accounts of the limits that are configured, in their order.

@@ -21,6 +21,12 @@ func accounts() []quota.Quota { return []quota.Quota{{Name: account, Limits: thr
 // fileWithHistory returns a state with 90 finished days of its account.
 func (b *bench) fileWithHistory(dir string) (*quota.JSONFile, error) {
 	file := quota.NewJSONFile(statePath(dir))
+	err := file.Save(b.ctx, &quota.State{Books: map[string]*quota.Book{}, History: map[string][]quota.DaySummary{account: ninetyDays()}})
+	return file, err
+}
+
+// ninetyDays are as many finished days as a tracker keeps.
+func ninetyDays() []quota.DaySummary {
 	today := time.Now().UTC().Truncate(24 * time.Hour)
 	var days []quota.DaySummary
 	for ago := 90; ago > 0; ago-- {
@@ -29,8 +35,7 @@ func (b *bench) fileWithHistory(dir string) (*quota.JSONFile, error) {
 			PeakReserved: map[quota.Unit]int64{quota.UnitRequests: 12}, Calls: 1500, Denied: 3,
 			DeniedBy: map[string]int64{"requests per day": 3}, Alerts: []string{"50% of requests per day"}})
 	}
-	err := file.Save(b.ctx, &quota.State{Books: map[string]*quota.Book{}, History: map[string][]quota.DaySummary{account: days}})
-	return file, err
+	return days
 }
 
 func statePath(dir string) string { return filepath.Join(dir, "quota_state.json") }
