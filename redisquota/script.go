@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"example.com/quota/internal/form"
 )
 
 //go:embed lua/prelude.lua
@@ -74,7 +76,7 @@ func (s *Store) send(ctx context.Context, c *command) (*answer, error) {
 	c.known, c.epoch = s.known, s.epoch
 	s.mu.Unlock()
 	args := append([]any{
-		s.offset().Microseconds(), c.known.dataset, c.known.generation, c.known.mark, newToken(), stateVersion, c.token,
+		s.offset().Microseconds(), c.known.dataset, c.known.generation, c.known.mark, newToken(), form.Version, c.token,
 	}, c.args...)
 	type result struct {
 		value any

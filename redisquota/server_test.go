@@ -97,6 +97,7 @@ func TestAChangeWaitsForReplicas(t *testing.T) {
 	open(t, master.Client(), "replicas", withLog(log), hasty)
 	require.Contains(t, log.String(), "Options.Replicas")
 	replica := redistest.StartReplica(t, master)
+	require.ErrorIs(t, newError(t, replica.Client(), "replicas"), quota.ErrInvalidConfig, "a replica is not asked itself")
 	proxy := redistest.StartProxy(t, master.Addr())
 	store := open(t, redistest.Client(t, proxy.Addr()), "replicas", patient)
 	book := books(t, 3)
