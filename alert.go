@@ -200,7 +200,7 @@ type renewing struct {
 }
 
 func (o *renewing) quotas() []string { return o.names }
-func (o *renewing) apply(pages []page, _ int64) {
+func (o *renewing) apply(pages []page) {
 	o.held = nil
 	for _, p := range pages {
 		o.held = append(o.held, p.book.renew(o.writer, p.now)...)
@@ -236,7 +236,7 @@ type handingBack struct {
 }
 
 func (o *handingBack) quotas() []string { return o.names }
-func (o *handingBack) apply(pages []page, _ int64) {
+func (o *handingBack) apply(pages []page) {
 	for _, p := range pages {
 		p.book.delivered(idsOf(o.begun, p.book.name))
 		p.book.disclaim(o.writer, idsOf(o.waiting, p.book.name))
@@ -280,7 +280,7 @@ type delivering struct {
 }
 
 func (o *delivering) quotas() []string { return []string{o.quota} }
-func (o *delivering) apply(pages []page, _ int64) {
+func (o *delivering) apply(pages []page) {
 	pages[0].book.delivered(o.ids)
 }
 

@@ -11,8 +11,8 @@ import (
 // An operation is a call that changes books. It is pure: apply may run several times, on fresh books, and leaves nothing
 // behind but its changes to them and its own results.
 type operation interface {
-	quotas() []string              // canonical names; nil: all that there are
-	apply(pages []page, now int64) // the pages of those quotas, in that order, brought to their time
+	quotas() []string   // canonical names; nil: all that there are
+	apply(pages []page) // the pages of those quotas, in that order, brought to their time
 }
 
 // A refuser is an operation that may have been refused, which is to be counted.
@@ -42,7 +42,7 @@ func (t *QuotaTracker) perform(ctx context.Context, op operation) error {
 	for anyBehind(pages) { // a Reset, for one, is of all that has expired before it
 		t.catchUp(pages)
 	}
-	op.apply(pages, t.now())
+	op.apply(pages)
 	return t.settleUp(ctx, t.shut(pages))
 }
 
@@ -240,7 +240,7 @@ func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, list ...Amo
 		return err
 	}
 	if t.shared.active() {
-		return t.shared.submit(ctx, &recording{e.name, used})
+		return t.shared.submit(ctx, &recording{name: e.name, list: used})
 	}
 	var one [1]page
 	one[0].entry = e
@@ -255,19 +255,23 @@ func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, list ...Amo
 type recording struct {
 	name string
 	list amounts
+	at   firstTime
 }
 
 func (o *recording) quotas() []string { return []string{o.name} }
-func (o *recording) apply(pages []page, at int64) {
-	pages[0].book.record(&o.list, when(at, pages[0].now), pages[0].now)
+func (o *recording) apply(pages []page) {
+	now := pages[0].now
+	pages[0].book.record(&o.list, o.at.first(now), now)
 }
 
-// when is the time of a call that may be applied later: 0 stands for now.
-func when(at, now int64) int64 {
-	if at == 0 {
-		return now
+// A firstTime is when an operation was first applied, by the time of its book. It may be applied again later.
+type firstTime int64
+
+func (f *firstTime) first(now int64) int64 {
+	if *f == 0 {
+		*f = firstTime(now)
 	}
-	return min(at, now)
+	return min(int64(*f), now)
 }
 
 // Release gives back so much of what is reserved in a quota, without a handle: of the reservations that RecordUsage
@@ -287,15 +291,17 @@ func (t *QuotaTracker) Release(ctx context.Context, name string, amounts ...Amou
 	if err != nil {
 		return err
 	}
-	return t.change(ctx, &releasing{e.name, list})
+	return t.change(ctx, &releasing{name: e.name, list: list})
 }
 
 type releasing struct {
 	name string
 	list amounts
+	at   firstTime
 }
 
 func (o *releasing) quotas() []string { return []string{o.name} }
-func (o *releasing) apply(pages []page, at int64) {
-	pages[0].book.releaseOldest(&o.list, when(at, pages[0].now), pages[0].now)
+func (o *releasing) apply(pages []page) {
+	now := pages[0].now
+	pages[0].book.releaseOldest(&o.list, o.at.first(now), now)
 }

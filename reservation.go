@@ -259,7 +259,7 @@ func (t *QuotaTracker) search(ctx context.Context, names []string, id string, ke
 			continue
 		}
 		pages := t.lock([]page{{entry: e}})
-		op.apply(pages, 0)
+		op.apply(pages)
 		_ = t.settleUp(ctx, t.shut(pages)) // what is not saved goes out with the next save
 		if op.found != nil {
 			return op.found, nil
@@ -279,7 +279,7 @@ type searching struct {
 
 func (o *searching) quotas() []string { return o.names }
 
-func (o *searching) apply(pages []page, _ int64) {
+func (o *searching) apply(pages []page) {
 	o.found = nil
 	for _, p := range pages {
 		h := p.book.holds.called(o.id)
@@ -389,7 +389,7 @@ func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
 	} else {
 		pages = t.lock(append(few[:0], page{entry: r.entry}))
 	}
-	op.apply(pages, 0)
+	op.apply(pages)
 	err := t.settleUp(ctx, t.shut(pages))
 	if op.settled {
 		return ErrSettled
@@ -419,7 +419,7 @@ type settling struct {
 
 func (o *settling) quotas() []string { return o.names }
 
-func (o *settling) apply(pages []page, _ int64) {
+func (o *settling) apply(pages []page) {
 	o.settled, o.until = false, 0
 	if o.verb == verbExtend {
 		for _, p := range pages {

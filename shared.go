@@ -370,7 +370,7 @@ func (s *shared) retry() {
 type flushing struct{}
 
 func (o *flushing) quotas() []string    { return nil }
-func (o *flushing) apply([]page, int64) {}
+func (o *flushing) apply([]page) {}
 
 // note keeps something to be logged.
 func (s *shared) note(log func()) {

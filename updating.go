@@ -119,7 +119,7 @@ func (b *updating) run(c *call) {
 		p.now, p.opened = p.book.advance(p.rules, max(at, min(p.book.clock, b.now))), true
 		opened[i] = p.page
 	}
-	c.op.apply(opened, at)
+	c.op.apply(opened)
 }
 
 func rulesOf(e *entry) *rules {
@@ -279,7 +279,7 @@ func (t *QuotaTracker) applyHere(c *call, number uint64) bool {
 		}
 	}
 	if len(without) > 0 {
-		c.op.apply(without, c.at)
+		c.op.apply(without)
 	}
 	changed := len(without) < len(pages)
 	for i := range pages {
