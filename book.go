@@ -30,6 +30,14 @@ type bookDetails struct {
 	imported *imported    // from a form that does not say what was counted
 	batches  []batch      // the last batch of each writer
 	refused  *lastRefusal
+
+	finishedText finishedText
+}
+
+// A finishedText is what a list of finished days was encoded as.
+type finishedText struct {
+	days []DaySummary
+	data []byte
 }
 
 // limits are the accounts of the limits that are configured, in their order.
@@ -189,7 +197,7 @@ func (b *Book) blank() bool {
 	}
 	for i := range b.accounts {
 		a := &b.accounts[i]
-		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 {
+		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 || a.resets() {
 			return false
 		}
 	}
@@ -224,18 +232,6 @@ func (b *Book) nextTurn() int64 {
 	for i := range b.accounts {
 		a := &b.accounts[i]
 		earlier(a.end)
-	}
-	return next
-}
-
-// nextRenewal is when the first of the windows that open holds carry over ends; latest when there is none.
-func (b *Book) nextRenewal() int64 {
-	next := latest
-	for i := range b.accounts {
-		a := &b.accounts[i]
-		if a.carries() && a.end > b.clock {
-			next = min(next, a.end)
-		}
 	}
 	return next
 }

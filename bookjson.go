@@ -29,6 +29,8 @@ type bookJSON struct {
 	Imported    *importedJSON          `json:"imported,omitempty"`
 	Batches     checked[batchJSON]     `json:"batches,omitempty"`
 	Tally       tallyJSON              `json:"tally,omitzero"`
+
+	finished []byte // the list of Finished, if it has been encoded already
 }
 
 type accountJSON struct {
@@ -232,7 +234,31 @@ func byUnit(x, y Amount) int {
 }
 
 // MarshalJSON returns the book in its stable form.
-func (b *Book) MarshalJSON() ([]byte, error) { return b.form().appendTo(nil, false) }
+func (b *Book) MarshalJSON() ([]byte, error) {
+	form := b.form()
+	form.finished = b.finishedText()
+	return form.appendTo(make([]byte, 0, commonBook+commonHold*len(form.Holds)+len(form.finished)), false)
+}
+
+const commonHold = 256 // bytes: most holds take less
+
+// finishedText returns the JSON form of the finished days, which in a store that several trackers share stand in every
+// save and change once a day.
+func (b *Book) finishedText() []byte {
+	days := b.finished()
+	if len(days) == 0 {
+		return nil
+	}
+	text := &b.more.finishedText
+	if len(text.days) != len(days) || &text.days[0] != &days[0] { // a list that has changed is another list
+		data, err := json.Marshal(days)
+		if err != nil {
+			return nil // appendTo says so
+		}
+		*text = finishedText{days, data}
+	}
+	return text.data
+}
 
 func (b *Book) form() *bookJSON {
 	tally := b.tally()
@@ -246,8 +272,11 @@ func (b *Book) form() *bookJSON {
 		a := &b.accounts[i]
 		form.Accounts[a.text] = a.form()
 	}
-	for _, h := range b.holds.inOrder() {
-		form.Holds = append(form.Holds, h.form())
+	if open := b.holds.inOrder(); len(open) > 0 {
+		form.Holds = make([]holdJSON, len(open))
+		for i, h := range open {
+			form.Holds[i] = h.form()
+		}
 	}
 	for h := b.holds.oldestLate(); h != nil; h = h.newer {
 		form.Expired = append(form.Expired, h.form())

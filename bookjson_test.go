@@ -46,7 +46,7 @@ func fullLedger(t *testing.T) *ledger {
 	special("settled")
 	l.book.commit(&settlement{key: l.book.holds.byID["settled"].key, id: "settled", home: "q"}, l.at)
 	l.book.use(amounting(Requests(40)), l.at)
-	l.book.observe(Observation{RetryAfter: time.Hour}, "", Window{}, l.at)
+	l.book.observe(Observation{RetryAfter: time.Hour}, "", Window{}, l.at, l.at)
 	l.book.today.deny("requests per day", 1)
 	require.NotEmpty(t, l.book.claim(77, l.at))
 	l.book.use(amounting(Requests(20)), l.at)
@@ -95,6 +95,11 @@ func TestABookIsWrittenAsItsFormSays(t *testing.T) {
 			text, err := b.form().appendTo(nil, false)
 			require.NoError(t, err)
 			requireSame(t, string(want), string(text))
+			for range 2 {
+				text, err := b.MarshalJSON()
+				require.NoError(t, err)
+				requireSame(t, string(want), string(text))
+			}
 			lines, err := b.form().appendTo([]byte("before: "), true)
 			require.NoError(t, err)
 			var compact bytes.Buffer
@@ -118,7 +123,7 @@ var derived = map[string][]string{
 	"Book":        {"name", "configured", "limited", "changed", "quiet", "flowing"},
 	"account":     {"limitKey", "held", "rule", "alarm"}, // what is saved of the key is seen to by itself
 	"limitKey":    {"location", "place"},
-	"bookDetails": {"refused"},
+	"bookDetails": {"refused", "finishedText"},
 	"slice":       {"reserved"},
 	"hold":        {"slot", "late", "older", "newer"},
 	"holds":       {"byID", "byKey", "expiry", "late", "lateByKey", "spare"}, // the lines are saved
@@ -186,7 +191,7 @@ func pointers[T any](list []T) (all []any) {
 	return all
 }
 
-func TestAClonedBookSharesNothing(t *testing.T) {
+func TestAClonedBookSharesNothingThatChanges(t *testing.T) {
 	l := fullLedger(t)
 	text := l.text()
 	copied := l.book.clone()
@@ -213,9 +218,6 @@ func TestAClonedBookSharesNothing(t *testing.T) {
 			for i := range a.marks {
 				a.marks[i].at = 1
 			}
-		}
-		for i := range l.book.finished() {
-			l.book.finished()[i].Used[UnitRequests], l.book.finished()[i].Calls = 99, 99
 		}
 		for _, list := range [][]any{
 			pointers(l.book.outbox()), pointers(l.book.batches()), pointers(l.book.holds.settled.queue), pointers(l.book.today.more.other),
@@ -425,7 +427,7 @@ func exercise(t *testing.T, data []byte, after int64, r *rules) (accepted bool) 
 	l.commit(keys[0], Tokens(150))
 	l.release(keys[1])
 	l.record(Requests(1), InputTokens(50), OutputTokens(math.MaxInt64/2))
-	l.book.releaseOldest(amounting(Requests(5), Tokens(7)), l.at)
+	l.book.releaseOldest(amounting(Requests(5), Tokens(7)), l.at, l.at)
 	for _, h := range l.book.holds.inOrder() {
 		if len(h.amounts.list())%2 == 0 {
 			l.commit(h.key, Requests(7))
@@ -500,4 +502,47 @@ func TestBooksWithAHarmAreRefusedOrSound(t *testing.T) {
 		undo()
 	}
 	require.Greater(t, accepted, 20)
+}
+
+func TestACloneIsWhatReadingTheJSONAgainGives(t *testing.T) {
+	l := fullLedger(t)
+	cloned := &ledger{t: t, book: l.book.Clone(), rules: l.rules, now: l.now, at: l.at, number: 1000}
+	loaded := &ledger{t: t, book: l.book.clone(), rules: l.rules, now: l.now, at: l.at, number: 1000}
+	loaded.reload()
+	require.Nil(t, cloned.book.configured, "nobody has opened it yet")
+	require.Empty(t, cloned.book.limits())
+	require.True(t, cloned.book.changed)
+	requireSame(t, l.text(), cloned.text())
+	cloned.book.name, loaded.book.name = "q", "q"
+	for range 3 {
+		cloned.pass(day)
+		loaded.pass(day)
+		requireSame(t, loaded.text(), cloned.text())
+		cloned.book = cloned.book.Clone()
+		cloned.book.name = "q"
+	}
+	cloned.verify()
+}
+
+func TestFinishedDaysAreEncodedAgainWhenThereIsAnother(t *testing.T) {
+	l := fullLedger(t)
+	days := len(l.book.finished())
+	for range 3 {
+		text, err := l.book.MarshalJSON()
+		require.NoError(t, err)
+		requireSame(t, l.text(), string(text))
+		want, err := json.Marshal(l.book.form())
+		require.NoError(t, err)
+		requireSame(t, string(want), string(text))
+		l.record(Requests(1))
+		l.pass(day)
+		l.book = l.book.Clone()
+		l.book.name = "q"
+		l.to(l.now)
+	}
+	require.Equal(t, days+3, len(l.book.finished()))
+	l.book.takeFinished()
+	text, err := l.book.MarshalJSON()
+	require.NoError(t, err)
+	require.NotContains(t, string(text), "finished")
 }

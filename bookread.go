@@ -343,7 +343,22 @@ func (s DaySummary) check() error {
 	return nil
 }
 
-// clone returns a book that shares nothing with b but its rules.
+// Clone returns a copy that shares nothing with b that changes: what reading the JSON form of b again would give, for a
+// fraction of the time. A SharedPersistence may keep books in memory with it, and hand out copies.
+func (b *Book) Clone() *Book {
+	c := b.clone()
+	// Whoever gets it matches it with the limits of its own configuration, as it does with what it reads.
+	c.configured, c.limited, c.flowing, c.changed = nil, 0, false, true
+	for i := range c.accounts {
+		c.accounts[i].rule = nil
+	}
+	if c.more != nil {
+		c.more.refused = nil
+	}
+	return c
+}
+
+// clone returns a book that shares nothing with b but its rules and its finished days, which do not change.
 func (b *Book) clone() *Book {
 	c := *b
 	c.accounts = slices.Clone(b.accounts)
@@ -375,10 +390,6 @@ func (d *bookDetails) clone() *bookDetails {
 		return nil
 	}
 	c := *d
-	c.finished = make([]DaySummary, len(d.finished))
-	for i := range d.finished {
-		c.finished[i] = d.finished[i].clone()
-	}
 	c.outbox, c.batches = slices.Clone(d.outbox), slices.Clone(d.batches)
 	if d.imported != nil {
 		copied := *d.imported

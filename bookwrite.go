@@ -221,7 +221,12 @@ func (w *bookWriter) book(form *bookJSON) {
 		w.key("today")
 		w.today(form.Today)
 	}
-	w.list("finished", len(form.Finished), func(i int) { w.any(form.Finished[i]) })
+	if form.finished != nil {
+		w.key("finished")
+		w.out = append(w.out, form.finished...)
+	} else {
+		w.list("finished", len(form.Finished), func(i int) { w.any(form.Finished[i]) })
+	}
 	w.list("alerts", len(form.Alerts), func(i int) { w.delivery(&form.Alerts[i]) })
 	w.momentIf("closed_until", form.ClosedUntil)
 	if from := form.Imported; from != nil {

@@ -18,12 +18,13 @@ const childVariable = "QUOTA_BENCH_CHILD"
 
 // An order is what a child is to do.
 type order struct {
-	Kind    string // memory, callers or ask
-	Who     string // memory: whose
+	Kind    string // memory, callers, ask or fleet
+	Who     string // memory, fleet: whose
 	Path    string // callers, ask: the state
 	Callers int
 	Count   int // memory: keys; ask: calls
 	Time    time.Duration
+	Fleet   fleet
 }
 
 // An answer is what came of an order.
@@ -31,6 +32,11 @@ type answer struct {
 	Ops     int
 	Elapsed time.Duration
 	Bytes   float64
+
+	// Of a fleet.
+	Times   []time.Duration
+	Trips   int64
+	Granted int // of the bounded quota
 }
 
 // obey carries out the order of this process's parent, if it has one. A child says that it is ready, waits for a line,
@@ -51,6 +57,8 @@ func obey() (isChild bool) {
 			done, err = callAsChild(o)
 		case "ask":
 			done, err = askAsChild(o)
+		case "fleet":
+			done, err = serveFleet(o)
 		default:
 			err = fmt.Errorf("unknown order %q", o.Kind)
 		}

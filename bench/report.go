@@ -76,7 +76,8 @@ func versions(deps []*debug.Module) []string {
 	var list []string
 	for _, dep := range deps {
 		for _, measured := range []string{"golang.org/x/time", "github.com/ulule/limiter/", "github.com/throttled/throttled/",
-			"github.com/sethvargo/go-limiter", "go.etcd.io/bbolt", "modernc.org/sqlite"} {
+			"github.com/sethvargo/go-limiter", "go.etcd.io/bbolt", "modernc.org/sqlite", "github.com/go-redis/redis_rate/",
+			"github.com/redis/go-redis/", "github.com/jackc/pgx/"} {
 			if strings.HasPrefix(dep.Path, measured) {
 				list = append(list, dep.Path+" "+dep.Version)
 			}

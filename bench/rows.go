@@ -43,5 +43,11 @@ func rows() []row {
 			"Commit of what the answer was.", (*bench).measureTraffic},
 		{14, "Large states", "The whole file is written by each save. Where a save takes longer than callers want to wait, another Persistence is the right choice.",
 			(*bench).measureSizes},
+		{15, "One quota on Redis", "Callers of one hot quota, in one process and in eight. A Reserve and its Commit are two decisions; both are saved " +
+			"when they return. redis_rate's Allow takes one token of one key, by a script on the same server. The eight processes decide on " +
+			"the same book, so each waits for the others, while redis_rate's scripts only follow each other.", (*bench).measureRedis},
+		{16, "One quota on PostgreSQL", "The same of one process. The peer is what one writes without a library: an UPDATE that changes a row " +
+			"only when the limit has room. Only one of those can change the row at a time, and each waits for its own sync of the log.",
+			(*bench).measurePostgres},
 	}
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"strconv"
 	"strings"
 	"syscall"
@@ -56,4 +58,41 @@ func fileSystem(dir string) string {
 		return name
 	}
 	return fmt.Sprintf("%#x", stat.Type)
+}
+
+// endWithParent are the attributes of a process that ends with this one.
+func endWithParent() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
+
+// notAsRoot are the attributes of a process that ends with this one and does not run as root.
+func notAsRoot() *syscall.SysProcAttr {
+	attributes := endWithParent()
+	if uid, gid, err := somebody(); os.Geteuid() == 0 && err == nil {
+		attributes.Credential = &syscall.Credential{Uid: uid, Gid: gid}
+	}
+	return attributes
+}
+
+// giveAway makes a directory that of whom notAsRoot runs a process as.
+func giveAway(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	uid, gid, err := somebody()
+	if err != nil {
+		return err
+	}
+	return os.Chown(dir, int(uid), int(gid))
+}
+
+func somebody() (uid, gid uint32, err error) {
+	for _, name := range []string{"postgres", "nobody"} {
+		found, unknown := user.Lookup(name)
+		if unknown != nil {
+			continue
+		}
+		u, err1 := strconv.ParseUint(found.Uid, 10, 32)
+		g, err2 := strconv.ParseUint(found.Gid, 10, 32)
+		return uint32(u), uint32(g), errors.Join(err1, err2)
+	}
+	return 0, 0, errors.New("there is no user postgres or nobody to run a server as")
 }

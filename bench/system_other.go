@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/metrics"
+	"syscall"
 )
 
 // syncDirectory syncs what the system can sync: a directory of Windows cannot be.
@@ -29,3 +30,9 @@ func cpuModel() string { return runtime.GOARCH + " (its model is looked up on Li
 func kernel() string { return runtime.GOOS }
 
 func fileSystem(string) string { return "looked up on Linux only" }
+
+func endWithParent() *syscall.SysProcAttr { return nil }
+
+func notAsRoot() *syscall.SysProcAttr { return nil }
+
+func giveAway(string) error { return nil }

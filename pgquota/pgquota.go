@@ -38,6 +38,7 @@ type Store struct {
 	opts   Options
 	tables tables
 	offset func() time.Duration // of the store's clock; nothing but in tests
+	cache  cache
 
 	mu     sync.Mutex              // guards what follows; not held while the server is asked
 	unsure map[string]*transaction // that may or may not have changed a quota, by the name of that, see Store.decide

@@ -2,7 +2,6 @@ package pgquota
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -155,8 +154,8 @@ func (s *Store) snapshot(clock, books reply) (*snapshot, error) {
 func (s *Store) decode(rows map[string]row) (map[string]*quota.Book, error) {
 	books := make(map[string]*quota.Book, len(rows))
 	for name, r := range rows {
-		book := new(quota.Book)
-		if err := json.Unmarshal(r.book, book); err != nil {
+		book, err := s.cache.decode(name, r.book)
+		if err != nil {
 			return nil, s.corrupt("books", fmt.Sprintf("quota %q", name), err)
 		}
 		books[name] = book

@@ -2,7 +2,6 @@ package pgquota
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -164,7 +163,7 @@ func (u *update) changes(rows map[string]row, handed map[string]*quota.Book, wor
 			c.books[i] = new(string)
 		case book == nil || book == handed[name]:
 		default:
-			data, err := json.Marshal(book)
+			data, err := u.store.cache.encode(name, book)
 			if err != nil {
 				return nil, fmt.Errorf("encode the book of %q: %w", name, err)
 			}

@@ -4,6 +4,9 @@ import (
 	"container/list"
 	"maps"
 	"strings"
+	"sync/atomic"
+
+	"example.com/quota"
 )
 
 const (
@@ -15,6 +18,17 @@ const (
 type version struct {
 	revision string // another with every change; of what is absent, with every book that is dropped
 	data     []byte
+	read     *reading // of data, shared by all copies of the version; nil: it is read each time
+}
+
+// A reading is a book that nobody changes any more: each reader gets a copy, for most of the time of a call would go into
+// reading the same JSON again.
+type reading struct{ book atomic.Pointer[quota.Book] }
+
+func readAs(book *quota.Book) *reading {
+	r := &reading{}
+	r.book.Store(book)
+	return r
 }
 
 func absence(deleted string) version { return version{revision: "-" + deleted} }

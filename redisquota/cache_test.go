@@ -10,7 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func saved(revision string, bytes int) version { return version{revision, make([]byte, bytes)} }
+func saved(revision string, bytes int) version {
+	return version{revision: revision, data: make([]byte, bytes)}
+}
 
 func TestWhatIsNotInACompleteCacheIsAbsent(t *testing.T) {
 	c := newCache()

@@ -249,8 +249,8 @@ func (s *Store) decode(versions map[string]version) (map[string]*quota.Book, err
 		if len(v.data) == 0 {
 			return nil, s.corrupt("books", fmt.Errorf("the book of %q is missing", name))
 		}
-		book := new(quota.Book)
-		if err := json.Unmarshal(v.data, book); err != nil {
+		book, err := v.book()
+		if err != nil {
 			return nil, s.corrupt("books", fmt.Errorf("the book of %q: %w", name, err))
 		}
 		books[name] = book
@@ -258,12 +258,29 @@ func (s *Store) decode(versions map[string]version) (map[string]*quota.Book, err
 	return books, nil
 }
 
+// book returns a book that belongs to the caller.
+func (v version) book() (*quota.Book, error) {
+	if v.read != nil {
+		if known := v.read.book.Load(); known != nil {
+			return known.Clone(), nil
+		}
+	}
+	book := new(quota.Book)
+	if err := json.Unmarshal(v.data, book); err != nil {
+		return nil, err
+	}
+	if v.read != nil {
+		v.read.book.Store(book.Clone())
+	}
+	return book, nil
+}
+
 // encode returns what stands in the store for a book.
 func encode(name string, book *quota.Book) ([]byte, error) {
 	if !utf8.ValidString(name) {
 		return nil, fmt.Errorf("the name %q is not valid UTF-8", name)
 	}
-	data, err := json.Marshal(book)
+	data, err := book.MarshalJSON()
 	if err != nil {
 		return nil, fmt.Errorf("encode the book of %q: %w", name, err)
 	}

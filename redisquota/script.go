@@ -240,7 +240,7 @@ func parse(value any) (*answer, error) {
 		return nil, wrong
 	}
 	for i := 0; i < len(books); i += 3 {
-		a.books[books[i]] = version{books[i+1], []byte(books[i+2])}
+		a.books[books[i]] = version{books[i+1], []byte(books[i+2]), &reading{}}
 	}
 	a.rest = a.rest[1:]
 	return a, nil

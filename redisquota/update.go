@@ -150,7 +150,7 @@ func (u *update) changes(after, handed map[string]*quota.Book) (map[string]versi
 		if err != nil {
 			return nil, err
 		}
-		changes[name] = version{data: data}
+		changes[name] = version{data: data, read: readAs(book.Clone())}
 	}
 	for name := range handed {
 		if after[name] == nil {
