@@ -4,11 +4,9 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
-	"github.com/stretchr/testify/require"
 
 	"example.com/quota"
 	"example.com/quota/internal/offset"
@@ -29,12 +27,8 @@ var subject = storetest.Subject{
 		return store, func() { _ = client.Close() }, err
 	},
 	Start: func(tb testing.TB) storetest.Server {
-		dir, err := os.MkdirTemp("", "redisquota-") // a path that is short enough for a socket
-		require.NoError(tb, err)
-		tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-		socket := filepath.Join(dir, "socket")
-		server := redistest.Start(tb, "--unixsocket", socket)
-		return storetest.Server{Address: socket, Restart: server.KillAndRestart}
+		server := redistest.Start(tb)
+		return storetest.Server{Address: server.Socket(), Restart: server.KillAndRestart}
 	},
 }
 

@@ -133,8 +133,8 @@ func (s *sequence) handle() int {
 	return s.random.IntN(s.handles)
 }
 
-// settle settles or extends a reservation. One that has expired long ago may be forgotten: surely when its quota has followed
-// its configuration anew, and not when limits that nobody has configured any more decide it.
+// settle settles or extends a reservation. One that has expired long ago is left alone where limits that nobody has configured
+// any more decide whether it is forgotten: when those are dropped is not exact.
 func (s *sequence) settle() operation {
 	i, dice, list, ttl := s.handle(), s.random.IntN(10), s.amounts(0), max(grid, s.duration())
 	op := operation{text: fmt.Sprintf("settle %d, %d, %v", i, dice, list), quotas: everywhere}
@@ -144,11 +144,6 @@ func (s *sequence) settle() operation {
 	op.run = func(ctx context.Context, s *side) (string, error) {
 		if gone {
 			return "gone", nil
-		}
-		if long {
-			if err := s.tracker.SetQuotas(ctx, s.config.Quotas); err != nil {
-				return "", err
-			}
 		}
 		switch r := s.handles[i]; {
 		case dice < 4:

@@ -37,8 +37,14 @@ type Server struct {
 // test is skipped, or fails where CI is set.
 func Start(tb testing.TB, args ...string) *Server {
 	tb.Helper()
-	s := &Server{tb: tb, path: find(tb), dir: tb.TempDir(), port: freePort(tb), args: args}
-	tb.Cleanup(s.Kill)
+	path := find(tb)
+	dir, err := os.MkdirTemp("", "redistest-") // a path that is short enough for a socket
+	Must(tb, err)
+	s := &Server{tb: tb, path: path, dir: dir, port: freePort(tb), args: args}
+	tb.Cleanup(func() {
+		s.Kill()
+		s.remove(dir)
+	})
 	s.Restart()
 	return s
 }
@@ -74,6 +80,9 @@ func find(tb testing.TB) string {
 // Addr returns the server's address.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
+// Socket returns the path of the socket on which the server listens too.
+func (s *Server) Socket() string { return filepath.Join(s.dir, "socket") }
+
 // Client returns a client that is closed at the end of the test.
 func (s *Server) Client(change ...func(*redis.Options)) *redis.Client {
 	return Client(s.tb, s.Addr(), change...)
@@ -106,7 +115,7 @@ func (s *Server) KillAndRestart() error {
 
 func (s *Server) start() error {
 	args := append([]string{
-		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir, "--daemonize", "no", "--save", "",
+		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--unixsocket", s.Socket(), "--dir", s.dir, "--daemonize", "no", "--save", "",
 		"--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0",
 		"--loglevel", "warning", "--logfile", filepath.Join(s.dir, "log"),
 	}, s.args...)
@@ -178,9 +187,14 @@ func (s *Server) end(signal os.Signal) {
 // Lose removes what the server, which must not run, has kept.
 func (s *Server) Lose() {
 	s.tb.Helper()
-	if err := os.RemoveAll(filepath.Join(s.dir, "appendonlydir")); err != nil {
-		s.tb.Fatalf("redistest: removing the server's data: %v", err)
-	}
+	s.remove(filepath.Join(s.dir, "appendonlydir"))
+}
+
+// remove removes a directory in which a child of a server that was killed, one that writes its data anew, may write a
+// little longer.
+func (s *Server) remove(dir string) {
+	s.tb.Helper()
+	Eventually(s.tb, dir+" is removed", func() bool { return os.RemoveAll(dir) == nil })
 }
 
 func freePort(tb testing.TB) int {
