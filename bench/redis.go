@@ -243,8 +243,8 @@ func (b *bench) fleets(address string) ([]finding, error) {
 		alone(15, fairShare+", 8 processes", plain, found[0].figures[fairShare]).want(atLeast(1.0 / 3)),
 	}
 	one := summarize(found[2].perSecond()).median
-	b.say(15, "Of one book only one process decides at a time, in turns, so that eight of them decide no more than one with as many callers "+
-		"does, %s here, less what is lost when a turn passes on: eight come to %.2f of it.",
+	b.say(15, "What bounds eight processes: of one book only one decides at a time, and every batch writes the holds that the others have open. "+
+		"One process alone with its 16 callers decided %s; eight in turns came to %.2f of that.",
 		perSecond.text(one), summarize(found[0].perSecond()).median/one)
 	b.say(15, "At the end of each run the processes use up a quota of %d calls: exactly as many were admitted each time.", sharedCalls)
 	return append(lines, aside(15, work, found[0], found[1])...), nil

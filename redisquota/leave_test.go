@@ -34,7 +34,7 @@ func TestWhenATurnIsGivenBackThoseWhoWaitAreToldAndComeSooner(t *testing.T) {
 	end := store.stay()
 	store.leave()
 	require.True(t, client.HExists(t.Context(), lease, store.id).Val(), "it is in use")
-	end()
+	end(0)
 	store.leave()
 	require.False(t, client.HExists(t.Context(), lease, store.id).Val())
 	left := func(id string) (begins, ends, told time.Duration) {

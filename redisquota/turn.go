@@ -18,7 +18,7 @@ const (
 	shortestTurn = 20 * time.Millisecond
 	longestTurn  = 250 * time.Millisecond // a client that dies in its turn delays others for as long
 	turnsOfWork  = 3                      // how often what fn and the way to the server take fits into a turn
-	idleTurn     = time.Millisecond       // after which a turn is given back
+	idleTurn     = time.Millisecond       // after which a turn is given back, at least
 	longestAwait = time.Second            // without asking again
 )
 
@@ -66,8 +66,9 @@ func (s *Store) listen(ctx context.Context, most time.Duration) (wait time.Durat
 	}
 }
 
-// stay keeps a turn while an Update runs. What it returns ends that: the turn is given back if no other comes in a moment.
-func (s *Store) stay() (end func()) {
+// stay keeps a turn while an Update runs. What it returns ends that: the turn is given back if no other comes soon, that is,
+// in the time that this one has taken, for callers on a busy machine take their time too.
+func (s *Store) stay() (end func(took time.Duration)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn.users++
@@ -75,11 +76,11 @@ func (s *Store) stay() (end func()) {
 		s.turn.idle.Stop()
 		s.turn.idle = nil
 	}
-	return func() {
+	return func(took time.Duration) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if s.turn.users--; s.turn.users == 0 && time.Now().Before(s.turn.until) {
-			s.turn.idle = time.AfterFunc(idleTurn, s.leave)
+			s.turn.idle = time.AfterFunc(min(max(took, idleTurn), shortestTurn/2), s.leave)
 		}
 	}
 }

@@ -32,7 +32,7 @@ func (s *Store) Update(ctx context.Context, names []string, fn func(*quota.Tx) e
 	if err := ctx.Err(); err != nil {
 		return s.notSaved(err)
 	}
-	u := &update{store: s, all: names == nil, names: slices.Clone(names)}
+	u := &update{store: s, all: names == nil, names: slices.Clone(names), begun: time.Now()}
 	slices.Sort(u.names)
 	u.names = slices.Compact(u.names)
 	refused, err := u.run(ctx, fn)
@@ -59,7 +59,8 @@ type update struct {
 
 // run returns what fn returned when it ran on what turned out to be the newest books.
 func (u *update) run(ctx context.Context, fn func(*quota.Tx) error) (refused, err error) {
-	defer u.store.stay()()
+	end := u.store.stay()
+	defer func() { end(time.Since(u.begun)) }()
 	if err := u.begin(ctx); err != nil {
 		return nil, err
 	}
