@@ -99,6 +99,10 @@ vuln: $(GOVULNCHECK) ## govulncheck; without its database, what can be said with
 race: ## the tests of every module, shuffled, with the race detector
 	@$(EACH) go test -race -shuffle=on ./...
 
+.PHONY: stores
+stores: ## every store that processes share, at the full numbers: fleets that are killed and cut off, a million calls (hours)
+	@QUOTA_STORETEST=full $(EACH) go test -count=1 -timeout 12h -run '^Test(Fleet|Sequences)' ./...
+
 .PHONY: cover
 cover: ## statement coverage of the root package by its own tests
 	@scripts/cover.sh $(strip $(COVERAGE))

@@ -148,7 +148,7 @@ func (t *QuotaTracker) acquireHere(ctx context.Context, op *acquisition) (*Reser
 	for op.id != "" && anyBehind(pages) { // what is due must not be open beside what is admitted under the same ID
 		t.catchUp(pages)
 	}
-	for op.apply(pages, 0); op.err != nil && anyBehind(pages); op.apply(pages, 0) {
+	for op.apply(pages); op.err != nil && anyBehind(pages); op.apply(pages) {
 		t.catchUp(pages)
 	}
 	for _, one := range op.denied {
@@ -183,7 +183,7 @@ func (t *QuotaTracker) takeBack(ctx context.Context, undo *settling, err error) 
 	if undo != nil {
 		var few [4]page
 		pages := t.open(few[:0], undo.names)
-		undo.apply(pages, 0)
+		undo.apply(pages)
 		if done := t.shut(pages); done.batch != nil {
 			t.saver.leave(done.batch)
 		}
@@ -217,7 +217,7 @@ func (o *acquisition) heldIn() []string {
 func (o *acquisition) quotas() []string    { return o.names }
 func (o *acquisition) refusals() []refused { return o.denied }
 
-func (o *acquisition) apply(pages []page, _ int64) {
+func (o *acquisition) apply(pages []page) {
 	o.chosen, o.granted, o.existing, o.err, o.expires = -1, false, nil, nil, 0
 	o.denied, o.holding = o.denied[:0], nil
 	if o.waits {
@@ -357,7 +357,7 @@ func soonest(refusals []*ExceededError) *ExceededError {
 
 func (o *acquisition) deny(p *page, v verdict) {
 	if !o.waits {
-		o.denied = append(o.denied, refused{p.book.name, p.book.denialOf(v)})
+		o.denied = append(o.denied, refused{p.book.name, p.book.refusalFor(p.book.denialOf(v))})
 	}
 }
 

@@ -88,10 +88,10 @@ func TestTheLimitThatBindsLongestIsNamed(t *testing.T) {
 	require.Equal(t, 0, twins.book.judge(amounting(Requests(1), Tokens(1)), noon).limit, "the first of equals")
 	require.Equal(t, 3, judge(InputTokens(1), OutputTokens(1)).limit)
 
-	l.book.observe(Observation{RetryAfter: time.Minute}, "", Window{}, l.at)
+	l.book.observe(Observation{RetryAfter: time.Minute}, "", Window{}, l.at, l.at)
 	require.Equal(t, verdict{limit: -1, closed: true, retryAt: noon + minute, refused: true}, judge(Amount{"other", 1}))
 	require.Equal(t, 1, judge(Requests(1)).limit)
-	l.book.observe(Observation{RetryAfter: time.Second}, "", Window{}, l.at)
+	l.book.observe(Observation{RetryAfter: time.Second}, "", Window{}, l.at, l.at)
 	require.Equal(t, noon+minute, l.book.closed(), "it only ever lengthens")
 	l.pass(minute)
 	require.False(t, judge(Amount{"other", 1}).refused)

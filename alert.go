@@ -108,6 +108,23 @@ func (d *deliveries) next(mine bool) (Alert, bool) {
 	return alert, true
 }
 
+// queued returns the alerts whose callback has not begun.
+func (d *deliveries) queued() []Alert {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.ready)
+}
+
+// drop takes out alerts that others deliver.
+func (d *deliveries) drop(alerts []Alert) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ready = slices.DeleteFunc(d.ready, func(one Alert) bool {
+		return slices.ContainsFunc(alerts, func(other Alert) bool { return one.ID == other.ID && one.Quota == other.Quota })
+	})
+	d.waiting.Store(int64(len(d.ready)))
+}
+
 // noted takes an alert off the list of those started.
 func (d *deliveries) noted(alert Alert) {
 	d.mu.Lock()
@@ -151,11 +168,43 @@ func (t *QuotaTracker) deliverAll(ctx context.Context) {
 			t.alerts.stop()
 		}
 	}()
+	renewed := t.bookTime()
 	for ; mine; alert, mine = t.alerts.next(true) {
 		t.call(alert)
 		t.noteDelivered(ctx, alert)
+		if now := t.bookTime(); t.shared.active() && now-renewed >= takeOverAlerts/2 {
+			t.renew(ctx)
+			renewed = now
+		}
 	}
 	back = true
+}
+
+// renew claims those alerts again that wait behind a slow callback, so that no other tracker takes them over. Those that
+// one has already taken over are its own.
+func (t *QuotaTracker) renew(ctx context.Context) {
+	waiting := t.alerts.queued()
+	op := &renewing{writer: t.writer}
+	for _, alert := range waiting {
+		op.names = insertNames(op.names, []string{alert.Quota})
+	}
+	if len(waiting) > 0 && t.perform(ctx, op) == nil {
+		t.alerts.drop(slices.DeleteFunc(waiting, func(alert Alert) bool { return slices.Contains(op.held, alert.ID) }))
+	}
+}
+
+type renewing struct {
+	writer uint64
+	names  []string
+	held   []string // IDs that the writer has still claimed
+}
+
+func (o *renewing) quotas() []string { return o.names }
+func (o *renewing) apply(pages []page) {
+	o.held = nil
+	for _, p := range pages {
+		o.held = append(o.held, p.book.renew(o.writer, p.now)...)
+	}
 }
 
 func (t *QuotaTracker) noteDelivered(ctx context.Context, alert Alert) {
@@ -187,7 +236,7 @@ type handingBack struct {
 }
 
 func (o *handingBack) quotas() []string { return o.names }
-func (o *handingBack) apply(pages []page, _ int64) {
+func (o *handingBack) apply(pages []page) {
 	for _, p := range pages {
 		p.book.delivered(idsOf(o.begun, p.book.name))
 		p.book.disclaim(o.writer, idsOf(o.waiting, p.book.name))
@@ -231,7 +280,7 @@ type delivering struct {
 }
 
 func (o *delivering) quotas() []string { return []string{o.quota} }
-func (o *delivering) apply(pages []page, _ int64) {
+func (o *delivering) apply(pages []page) {
 	pages[0].book.delivered(o.ids)
 }
 

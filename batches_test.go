@@ -54,7 +54,8 @@ func TestACallerThatDoesNotWaitIsToldWhatBecomesOfItsCall(t *testing.T) {
 	require.ErrorContains(t, err, "reserving")
 	require.ErrorIs(t, s.left(ctx, &settling{}), ErrPending)
 	require.ErrorIs(t, s.left(ctx, &settling{}), context.Canceled)
-	require.Equal(t, context.Canceled, s.left(ctx, &rereading{}))
+	require.ErrorIs(t, s.left(ctx, &rereading{}), context.Canceled)
+	require.ErrorContains(t, s.left(ctx, &searching{}), "quota: ")
 	require.True(t, isRereading(&call{op: &rereading{}}))
 	require.False(t, isRereading(&call{op: &settling{}}))
 }
@@ -130,7 +131,7 @@ func TestAnEntryIsSavedOnceAndItsCallersAreCounted(t *testing.T) {
 	require.Equal(t, 2, s.upcoming.callers)
 }
 
-func TestAnUpdateTellsItsCallersAndWhetherOneHasGone(t *testing.T) {
+func TestAnUpdateTellsItsCallersAndWhetherAnyIsThere(t *testing.T) {
 	t.Parallel()
 	var s shared
 	for _, abandoned := range [][]bool{{false, false}, {true, false}, {false, true}, {true, true}} {
@@ -138,7 +139,7 @@ func TestAnUpdateTellsItsCallersAndWhetherOneHasGone(t *testing.T) {
 		for i := range calls {
 			calls[i] = &call{op: &rereading{}, done: make(chan struct{}), abandoned: abandoned[i]}
 		}
-		require.Equal(t, abandoned[0] || abandoned[1], s.finish(calls, true))
+		require.Equal(t, abandoned[0] && abandoned[1], s.finish(calls, true))
 		for _, c := range calls {
 			<-c.done
 			require.True(t, c.finished)

@@ -197,7 +197,7 @@ func (b *Book) blank() bool {
 	}
 	for i := range b.accounts {
 		a := &b.accounts[i]
-		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 {
+		if a.used > 0 || a.reserved > 0 || len(a.marks) > 0 || a.first > 0 || a.resets() {
 			return false
 		}
 	}
@@ -232,18 +232,6 @@ func (b *Book) nextTurn() int64 {
 	for i := range b.accounts {
 		a := &b.accounts[i]
 		earlier(a.end)
-	}
-	return next
-}
-
-// nextRenewal is when the first of the windows that open holds carry over ends; latest when there is none.
-func (b *Book) nextRenewal() int64 {
-	next := latest
-	for i := range b.accounts {
-		a := &b.accounts[i]
-		if a.carries() && a.end > b.clock {
-			next = min(next, a.end)
-		}
 	}
 	return next
 }

@@ -120,7 +120,7 @@ func (l *ledger) release(key holdKey) (settled bool) {
 
 func (l *ledger) record(list ...Amount) {
 	l.t.Helper()
-	l.book.record(amounting(list...), l.at)
+	l.book.record(amounting(list...), l.at, l.at)
 	l.verify()
 }
 

@@ -46,7 +46,7 @@ func fullLedger(t *testing.T) *ledger {
 	special("settled")
 	l.book.commit(&settlement{key: l.book.holds.byID["settled"].key, id: "settled", home: "q"}, l.at)
 	l.book.use(amounting(Requests(40)), l.at)
-	l.book.observe(Observation{RetryAfter: time.Hour}, "", Window{}, l.at)
+	l.book.observe(Observation{RetryAfter: time.Hour}, "", Window{}, l.at, l.at)
 	l.book.today.deny("requests per day", 1)
 	require.NotEmpty(t, l.book.claim(77, l.at))
 	l.book.use(amounting(Requests(20)), l.at)
@@ -427,7 +427,7 @@ func exercise(t *testing.T, data []byte, after int64, r *rules) (accepted bool) 
 	l.commit(keys[0], Tokens(150))
 	l.release(keys[1])
 	l.record(Requests(1), InputTokens(50), OutputTokens(math.MaxInt64/2))
-	l.book.releaseOldest(amounting(Requests(5), Tokens(7)), l.at)
+	l.book.releaseOldest(amounting(Requests(5), Tokens(7)), l.at, l.at)
 	for _, h := range l.book.holds.inOrder() {
 		if len(h.amounts.list())%2 == 0 {
 			l.commit(h.key, Requests(7))

@@ -11,15 +11,18 @@ import (
 // An operation is a call that changes books. It is pure: apply may run several times, on fresh books, and leaves nothing
 // behind but its changes to them and its own results.
 type operation interface {
-	quotas() []string              // canonical names; nil: all that there are
-	apply(pages []page, now int64) // the pages of those quotas, in that order, brought to their time
+	quotas() []string   // canonical names; nil: all that there are
+	apply(pages []page) // the pages of those quotas, in that order, brought to their time
 }
 
 // A refuser is an operation that may have been refused, which is to be counted.
 type refuser interface{ refusals() []refused }
 
 // refused is a refusal to be counted.
-type refused struct{ quota, by string }
+type refused struct {
+	quota string
+	refusal
+}
 
 // change runs an operation and returns when it is durable. It has taken effect if the error matches ErrPending.
 func (t *QuotaTracker) change(ctx context.Context, op operation) error {
@@ -39,7 +42,7 @@ func (t *QuotaTracker) perform(ctx context.Context, op operation) error {
 	for anyBehind(pages) { // a Reset, for one, is of all that has expired before it
 		t.catchUp(pages)
 	}
-	op.apply(pages, t.now())
+	op.apply(pages)
 	return t.settleUp(ctx, t.shut(pages))
 }
 
@@ -237,23 +240,38 @@ func (t *QuotaTracker) RecordUsage(ctx context.Context, name string, list ...Amo
 		return err
 	}
 	if t.shared.active() {
-		return t.shared.submit(ctx, &recording{e.name, used})
+		return t.shared.submit(ctx, &recording{name: e.name, list: used})
 	}
 	var one [1]page
 	one[0].entry = e
 	pages := t.lock(one[:])
-	pages[0].book.record(&used, pages[0].now)
+	for anyBehind(pages) { // what is due is not settled by usage any more
+		t.catchUp(pages)
+	}
+	pages[0].book.record(&used, pages[0].now, pages[0].now)
 	return t.settleUp(ctx, t.shut(pages))
 }
 
 type recording struct {
 	name string
 	list amounts
+	at   firstTime
 }
 
 func (o *recording) quotas() []string { return []string{o.name} }
-func (o *recording) apply(pages []page, _ int64) {
-	pages[0].book.record(&o.list, pages[0].now)
+func (o *recording) apply(pages []page) {
+	now := pages[0].now
+	pages[0].book.record(&o.list, o.at.first(now), now)
+}
+
+// A firstTime is when an operation was first applied, by the time of its book. It may be applied again later.
+type firstTime int64
+
+func (f *firstTime) first(now int64) int64 {
+	if *f == 0 {
+		*f = firstTime(now)
+	}
+	return min(int64(*f), now)
 }
 
 // Release gives back so much of what is reserved in a quota, without a handle: of the reservations that RecordUsage
@@ -273,15 +291,17 @@ func (t *QuotaTracker) Release(ctx context.Context, name string, amounts ...Amou
 	if err != nil {
 		return err
 	}
-	return t.change(ctx, &releasing{e.name, list})
+	return t.change(ctx, &releasing{name: e.name, list: list})
 }
 
 type releasing struct {
 	name string
 	list amounts
+	at   firstTime
 }
 
 func (o *releasing) quotas() []string { return []string{o.name} }
-func (o *releasing) apply(pages []page, _ int64) {
-	pages[0].book.releaseOldest(&o.list, pages[0].now)
+func (o *releasing) apply(pages []page) {
+	now := pages[0].now
+	pages[0].book.releaseOldest(&o.list, o.at.first(now), now)
 }

@@ -180,13 +180,13 @@ func TestAProviderThatResetsEarlierEndsNothingButASession(t *testing.T) {
 	} {
 		l := newLedger(t, Limit{Max: 10, Window: c.window})
 		l.book.use(amounting(Requests(2)), l.at)
-		l.book.observe(Observation{Remaining: &c.remaining, ResetAt: instant(noon + c.reset)}, UnitRequests, Window{}, l.at)
+		l.book.observe(Observation{Remaining: &c.remaining, ResetAt: instant(noon + c.reset)}, UnitRequests, Window{}, l.at, l.at)
 		l.requireBalance(c.used, 0)
 		require.Equal(t, noon+c.end, l.account().end, c)
 	}
 	l := newLedger(t, Limit{Max: 10, Window: Session(time.Hour)})
 	more := int64(100)
-	l.book.observe(Observation{Remaining: &more, ResetAt: instant(noon + minute)}, UnitRequests, Window{}, l.at)
+	l.book.observe(Observation{Remaining: &more, ResetAt: instant(noon + minute)}, UnitRequests, Window{}, l.at, l.at)
 	l.requireBalance(0, 0)
 	require.Zero(t, l.account().end, "it has not begun")
 }
@@ -401,11 +401,11 @@ func TestWhatAProviderReportsChangesTheBookOnlyWhereItSaysMore(t *testing.T) {
 		l := newLedger(t, Limit{Max: 10})
 		l.book.use(amounting(Requests(3)), l.at)
 		l.book.changed = false
-		l.book.observe(Observation{Remaining: &c.remaining, RetryAfter: c.retryAfter}, UnitRequests, Window{}, l.at)
+		l.book.observe(Observation{Remaining: &c.remaining, RetryAfter: c.retryAfter}, UnitRequests, Window{}, l.at, l.at)
 		l.requireBalance(c.used, 0)
 		require.Equal(t, c.changed, l.book.changed, c)
 		l.book.changed = false
-		l.book.observe(Observation{Remaining: &c.remaining, RetryAfter: c.retryAfter}, UnitRequests, Window{}, l.at)
+		l.book.observe(Observation{Remaining: &c.remaining, RetryAfter: c.retryAfter}, UnitRequests, Window{}, l.at, l.at)
 		require.False(t, l.book.changed, "nothing new")
 	}
 }

@@ -32,14 +32,16 @@ func TestWhateverMustBeSavedSaysSo(t *testing.T) {
 		"extend":  {nil, func(l *ledger, key holdKey) { l.book.extend(l.settlement(key), hour, l.at) }},
 		"record":  {nil, func(l *ledger, _ holdKey) { l.record(Requests(1)) }},
 		"use":     {nil, func(l *ledger, _ holdKey) { l.book.use(amounting(Requests(1)), l.at) }},
-		"by name": {nil, func(l *ledger, _ holdKey) { l.book.releaseOldest(amounting(Requests(1)), l.at) }},
+		"by name": {nil, func(l *ledger, _ holdKey) { l.book.releaseOldest(amounting(Requests(1)), l.at, l.at) }},
 		"reset":   {nil, func(l *ledger, _ holdKey) { l.book.reset(l.at) }},
 		"remaining": {nil, func(l *ledger, _ holdKey) {
-			l.book.observe(Observation{Remaining: &none}, UnitRequests, Window{}, l.at)
+			l.book.observe(Observation{Remaining: &none}, UnitRequests, Window{}, l.at, l.at)
 		}},
-		"retry after": {nil, func(l *ledger, _ holdKey) { l.book.observe(Observation{RetryAfter: time.Second}, "", Window{}, l.at) }},
+		"retry after": {nil, func(l *ledger, _ holdKey) {
+			l.book.observe(Observation{RetryAfter: time.Second}, "", Window{}, l.at, l.at)
+		}},
 		"reset at": {nil, func(l *ledger, _ holdKey) {
-			l.book.observe(Observation{Remaining: &ten, ResetAt: instant(l.at + minute)}, "images", Window{}, l.at)
+			l.book.observe(Observation{Remaining: &ten, ResetAt: instant(l.at + minute)}, "images", Window{}, l.at, l.at)
 		}},
 		"claim": {func(l *ledger, _ holdKey) { l.book.details().outbox = make([]delivery, 1) }, func(l *ledger, _ holdKey) { l.book.claim(7, l.at) }},
 		"delivered": {func(l *ledger, _ holdKey) { l.book.details().outbox = make([]delivery, 1) },
@@ -83,11 +85,11 @@ func TestTheRestOfWhatIsReleasedByNameIsExact(t *testing.T) {
 	l := newLedger(t, Limit{Unit: UnitTokens, Max: 100})
 	l.grant(hour, Tokens(4))
 	l.grant(hour, Tokens(50))
-	l.book.releaseOldest(amounting(InputTokens(3), OutputTokens(3)), l.at)
+	l.book.releaseOldest(amounting(InputTokens(3), OutputTokens(3)), l.at, l.at)
 	l.verify()
 	l.requireBalance(0, 48)
 	l.grant(hour, InputTokens(9))
-	l.book.releaseOldest(amounting(Tokens(50)), l.at)
+	l.book.releaseOldest(amounting(Tokens(50)), l.at, l.at)
 	l.verify()
 	l.requireBalance(0, 7)
 }
@@ -154,7 +156,7 @@ func TestUsageOfRequestsTakesNothingFromWhatIsOfOtherCalls(t *testing.T) {
 	l.record(Requests(0), Tokens(10))
 	require.Zero(t, l.book.holds.open(), "nothing is left of it")
 	l = start([]Amount{Tokens(4)}, []Amount{InputTokens(9)})
-	l.book.releaseOldest(amounting(InputTokens(3), OutputTokens(3)), l.at)
+	l.book.releaseOldest(amounting(InputTokens(3), OutputTokens(3)), l.at, l.at)
 	require.Equal(t, []int64{0, 9}, tokens(l), "the input tokens have been given back as tokens in all")
 }
 

@@ -1,16 +1,18 @@
 package quota
 
 // observe takes over what the provider reports: used rises until the room is no more than it says, and the quota stays
-// closed for as long as it asks. Neither ever falls by it.
-func (b *Book) observe(o Observation, unit Unit, window Window, now int64) {
+// closed for as long as it asks. Neither ever falls by it. It was said at a time that may lie before now, and concerns the windows
+// of then.
+func (b *Book) observe(o Observation, unit Unit, window Window, at, now int64) {
 	reset := nanos(o.ResetAt)
 	for i := range b.accounts {
 		a := &b.accounts[i]
-		if o.Remaining == nil || a.unit != unit || window.kind != kindUnset && a.window != window || reset != 0 && reset <= now {
+		if o.Remaining == nil || a.unit != unit || window.kind != kindUnset && a.window != window || reset != 0 && reset <= now ||
+			!a.concerns(at, now) {
 			continue
 		}
 		before := a.used
-		a.raise(max(0, a.max-*o.Remaining), now)
+		a.raise(max(0, a.max-*o.Remaining-a.flown(at, now)), now)
 		if b.holds.oldestLate() != nil { // what is given back of them is part of what the provider has counted
 			a.since, b.changed = now+1, true
 		}
@@ -20,11 +22,32 @@ func (b *Book) observe(o Observation, unit Unit, window Window, now int64) {
 		}
 		b.changed = b.changed || a.used != before
 	}
-	if until := now + int64(min(o.RetryAfter, maxRetryAfter)); o.RetryAfter > 0 && until > b.closed() {
+	if until := at + int64(min(o.RetryAfter, maxRetryAfter)); o.RetryAfter > 0 && until > max(now, b.closed()) {
 		b.details().closed = until
 		b.changed = true
 	}
 	b.cross(now)
+}
+
+// resets reports whether a Reset in the present window has to be remembered, because the next alert is another one.
+func (a *account) resets() bool {
+	return a.armed > 0 && a.window.kind != kindRolling && a.window.kind != kindRefill // whose alerts have IDs by the time
+}
+
+// concerns reports whether what was said of the window at that time is about the one that now falls into.
+func (a *account) concerns(at, now int64) bool {
+	if a.window.kind == kindSession && a.start == 0 {
+		return now-at < a.length()
+	}
+	return at == now || at >= a.windowStart(now)
+}
+
+// flown is how much a Refill has let flow back in between.
+func (a *account) flown(from, to int64) int64 {
+	if a.window.kind != kindRefill || from == to {
+		return 0
+	}
+	return share(a.max, to-from, a.length(), false)
 }
 
 // reset makes used 0 and arms the alerts again. Open holds and the totals of the day stay.
@@ -50,7 +73,7 @@ func (b *Book) undo(key holdKey, now int64) {
 			b.amend(h, &amounts{}, &amounts{}, now)
 			b.unbegin(h)
 		}
-		b.holds.forget(h)
+		b.forget(h)
 		return
 	}
 	if h := b.holds.find(key); h != nil {

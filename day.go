@@ -381,6 +381,15 @@ func mergeDays(kept, more []DaySummary) []DaySummary {
 	return merged
 }
 
+// deny counts n refusals for one reason.
+func (s *DaySummary) deny(by string, n int64) {
+	s.Denied += n
+	if s.DeniedBy == nil {
+		s.DeniedBy = make(map[string]int64)
+	}
+	s.DeniedBy[by] += n
+}
+
 // equal reports whether both say the same.
 func (s DaySummary) equal(other DaySummary) bool {
 	return s.Quota == other.Quota && s.Day.Equal(other.Day) &&

@@ -226,3 +226,43 @@ func TestAnIDWhoseReservationIsDueIsAdmittedAnewAndOnce(t *testing.T) {
 	require.NoError(t, same.Commit(t.Context()))
 	require.ErrorIs(t, again.Commit(t.Context()), ErrSettled)
 }
+
+func TestHoldsExpireInPartsOnlyWhereNothingHasTurnedSinceTheyWereDue(t *testing.T) {
+	t.Parallel()
+	const never = 0
+	for _, c := range []struct {
+		window Window
+		turn   int64 // how long after noon it turns; never: not before the day does
+		flows  bool
+	}{
+		{window: Daily(nil)},
+		{window: Daily(time.FixedZone("", -3600)), turn: 13 * hour},
+		{window: Lifetime()},
+		{window: InFlight()},
+		{window: Every(2 * time.Hour), turn: 2 * hour},
+		{window: Rolling(2 * time.Hour), flows: true},
+		{window: Refill(2 * time.Hour), flows: true},
+		{window: Session(2 * time.Hour), flows: true},
+	} {
+		turn := min(12*hour, c.turn)
+		if c.turn == never {
+			turn = 12 * hour
+		}
+		for at, inParts := range map[int64]bool{minute: !c.flows, turn - 1: !c.flows, turn: false, turn + 1: false} {
+			l := newLedger(t, Limit{Max: 100, Window: c.window})
+			for range 3 {
+				l.grant(minute, Requests(1))
+			}
+			_, behind := l.book.advanceSome(l.rules, noon+at, 1)
+			require.Equal(t, inParts, behind, "%v, %v later", c.window, time.Duration(at))
+			if inParts {
+				require.Equal(t, 2, l.book.holds.open(), "%v, %v later", c.window, time.Duration(at))
+				_, behind = l.book.advanceSome(l.rules, noon+at, 1)
+				require.True(t, behind, "who comes next does not take it for done")
+				_, behind = l.book.advanceSome(l.rules, noon+at, 1)
+				require.False(t, behind)
+			}
+			require.Zero(t, l.book.holds.open(), "%v, %v later", c.window, time.Duration(at))
+		}
+	}
+}

@@ -38,7 +38,7 @@ func (s *shared) show(e *entry, book *Book, token, installs uint64) {
 	}
 	e.book, e.seen = book, token
 	s.tracker.undelivered.look(book, s.tracker.writer)
-	s.showRefusals(book)
+	s.showRefusals(book, e.rules, nil)
 	if e.nextDue() != 0 && !e.gone {
 		s.tracker.timer.consider(e)
 	}
@@ -111,6 +111,33 @@ func (s *shared) rereadAll() {
 	}
 	s.lookedAt = now
 	s.enqueue(&call{op: &rereading{}, done: make(chan struct{}), abandoned: true})
+}
+
+// searchForAlerts looks through all books for alerts that somebody who has died has left, once in a minute, and with very
+// many quotas less often. Those of a server are asked for, and known by the next update.
+func (s *shared) searchForAlerts(now int64) {
+	t := s.tracker
+	interval := takeOverAlerts * (1 + s.books/1000)
+	if s.searched != 0 && now-s.searched < interval && now >= s.searched || !t.delivers() {
+		return
+	}
+	first := s.searched == 0
+	if s.searched = now; first {
+		return // New has just looked
+	}
+	if t.file == nil {
+		s.rereadAll()
+		return
+	}
+	books, _, err := t.file.peek(nil)
+	if err != nil {
+		return // the update reports what is wrong
+	}
+	s.books = int64(len(books))
+	for name, book := range books {
+		book.name = name
+		t.undelivered.look(book, t.writer)
+	}
 }
 
 // mostAsked is how many names without an entry are looked for within a moment.

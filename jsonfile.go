@@ -57,6 +57,7 @@ type JSONFile struct {
 	// Of the cycle that runs.
 	unsettled     bool        // what stands in the file may not be durable: publish a generation even without a change
 	pastUnsettled bool        // the same of the history file
+	perhaps       *snapshot   // what may stand in the file: its rename has failed, and so has the look
 	backup        os.FileInfo // the .bak that is known not to be of a newer version
 	room          []byte      // what the last save has written, to be written over
 
@@ -180,7 +181,7 @@ func (f *JSONFile) Save(ctx context.Context, s *State) error {
 		if err != nil {
 			return err
 		}
-		if loaded := f.lastLoaded(); loaded == nil && !base.fresh || loaded != nil && *loaded != base.generation {
+		if !f.continues(base) {
 			return fmt.Errorf("%w: %s is at generation %d", ErrConflict, c.target, base.generation)
 		}
 		days := s.History
@@ -379,6 +380,15 @@ func (f *JSONFile) lastLoaded() *uint64 {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
 	return f.loaded
+}
+
+// continues reports whether base is what f has last loaded or saved, also where it is not known whether it was saved.
+func (f *JSONFile) continues(base *snapshot) bool {
+	if maybe := f.perhaps; maybe != nil && base.info != nil && os.SameFile(maybe.info, base.info) && maybe.generation == base.generation {
+		return true
+	}
+	loaded := f.lastLoaded()
+	return loaded == nil && base.fresh || loaded != nil && *loaded == base.generation
 }
 
 func (f *JSONFile) setLoaded(generation uint64) {

@@ -87,7 +87,7 @@ func (c *cycle) clear() error {
 			return fmt.Errorf("quota: %w", fileError("remove", path, err))
 		}
 	}
-	c.f.unsettled, c.f.pastUnsettled, c.f.backup = false, false, nil
+	c.f.unsettled, c.f.pastUnsettled, c.f.backup, c.f.perhaps = false, false, nil, nil
 	if err := c.f.files.syncDir(c.f.dir); err != nil {
 		return fmt.Errorf("quota: %w", fileError("sync the directory", dir, err))
 	}

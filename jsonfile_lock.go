@@ -63,7 +63,7 @@ func (f *JSONFile) lockOwner(ctx context.Context, target string, alone bool) (*f
 	case alone:
 		return nil, fmt.Errorf("%w: %s: close the other trackers first, or do not ask to own the file alone", ErrLocked, target)
 	default:
-		return nil, fmt.Errorf("%w: %s: a tracker with a FlushInterval owns it alone, close that one first", ErrLocked, target)
+		return nil, fmt.Errorf("%w: %s: a tracker with a FlushInterval, or Clear, has it for itself: close that tracker first, or wait", ErrLocked, target)
 	}
 }
 

@@ -345,7 +345,7 @@ func (c *cycle) save(base, next *snapshot, generation uint64) (applied bool, err
 		return applied, notSaved(err)
 	}
 	f.remember(next)
-	f.unsettled = true
+	f.unsettled, f.perhaps = true, nil
 	if err := c.syncDir(c.target); err != nil {
 		return true, notSaved(err)
 	}
@@ -377,7 +377,7 @@ func (c *cycle) unmark(next *snapshot) (applied bool) {
 		return true
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		c.f.unsettled = true // nobody knows: the next cycle looks
+		c.f.unsettled, c.f.perhaps = true, next // nobody knows: the next cycle looks
 		return false
 	}
 	text := c.text

@@ -71,6 +71,7 @@ func (b *Book) open(r *rules, now int64) int64 {
 	for i := range r.limits {
 		if rule := &r.limits[i]; i == int(b.limited) || b.accounts[i].rule != rule {
 			b.accounts = slices.Insert(b.accounts, i, b.newAccount(r, rule, now))
+			b.changed = b.changed || b.accounts[i].used > 0 // tomorrow nobody may know any more what it began with
 			b.limited++
 		}
 	}

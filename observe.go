@@ -52,11 +52,13 @@ func (t *QuotaTracker) Observe(ctx context.Context, name string, o Observation) 
 // An observation is Observe as an operation.
 type observation struct {
 	name string
+	at   firstTime
 	Observation
 }
 
 func (o *observation) quotas() []string { return []string{o.name} }
 
-func (o *observation) apply(pages []page, _ int64) {
-	pages[0].book.observe(o.Observation, o.Unit, o.Window, pages[0].now)
+func (o *observation) apply(pages []page) {
+	now := pages[0].now
+	pages[0].book.observe(o.Observation, o.Unit, o.Window, o.at.first(now), now)
 }

@@ -285,3 +285,42 @@ func TestALogHandlerMayCallTheTrackerWhenAStateIsRecovered(t *testing.T) {
 		require.NoError(t, tracker.Close())
 	}
 }
+
+func TestAReportKeptOverATurnSaysNothingOfTheNextWindow(t *testing.T) {
+	clock := quotatest.NewClock(time.Date(2026, 1, 5, 23, 59, 0, 0, time.UTC))
+	store := newSharedStore()
+	way := &cutOff{sharedStore: store}
+	mine, other := startOn(t, way, withClock(clock)), startOn(t, store, withClock(clock))
+	way.down.Store(true)
+	none := int64(0)
+	require.ErrorIs(t, mine.Observe(t.Context(), "calls", quota.Observation{Remaining: &none}), quota.ErrPending)
+	clock.Advance(2 * time.Minute)
+	require.NoError(t, other.RecordUsage(t.Context(), "calls"))
+	way.down.Store(false)
+	require.NoError(t, mine.Flush(t.Context()))
+	require.NoError(t, other.Refresh(t.Context()))
+	require.Equal(t, stand{1, 0}, standOf(t, other, "calls"))
+}
+
+func TestAResetThatCannotBeSavedIsNotMadeLater(t *testing.T) {
+	clock := quotatest.NewClock(morning)
+	store := newSharedStore()
+	way := &cutOff{sharedStore: store}
+	mine, other := startOn(t, way, withClock(clock)), startOn(t, store, withClock(clock))
+	way.down.Store(true)
+	require.NoError(t, other.RecordUsage(t.Context(), "calls", quota.Requests(10)))
+	err := mine.Reset(t.Context(), "calls")
+	require.ErrorIs(t, err, quota.ErrNotSaved)
+	require.NotErrorIs(t, err, quota.ErrPending)
+	clock.Advance(time.Hour)
+	require.NoError(t, other.RecordUsage(t.Context(), "calls", quota.Requests(90)))
+	_, err = other.Reserve(t.Context(), "calls")
+	require.ErrorIs(t, err, quota.ErrExceeded)
+	way.down.Store(false)
+	require.NoError(t, mine.Flush(t.Context()))
+	_, err = other.Reserve(t.Context(), "calls")
+	require.ErrorIs(t, err, quota.ErrExceeded, "what others have used since stays")
+	require.NoError(t, mine.Reset(t.Context(), "calls"))
+	require.NoError(t, other.Refresh(t.Context()))
+	require.Equal(t, stand{}, standOf(t, other, "calls"))
+}

@@ -68,6 +68,17 @@ func (b *Book) claim(writer uint64, now int64) []Alert {
 	return due
 }
 
+// renew claims anew what the writer has claimed, and returns the IDs.
+func (b *Book) renew(writer uint64, now int64) (ids []string) {
+	for i := range b.outbox() {
+		if d := &b.outbox()[i]; d.writer == writer {
+			d.claimed, b.changed = now, true
+			ids = append(ids, d.alert.ID)
+		}
+	}
+	return ids
+}
+
 // claimed returns those of the alerts with these IDs that the writer has claimed.
 func (b *Book) claimed(writer uint64, ids []string) []Alert {
 	var list []Alert

@@ -3,6 +3,8 @@ package quota
 import (
 	"context"
 	"time"
+
+	"example.com/quota/internal/form"
 )
 
 // A Persistence keeps one tracker's state. Calls never overlap. Save must not keep or change s; Load's result belongs
@@ -24,19 +26,26 @@ type Persistence interface {
 // A tracker relies on this:
 //
 //   - The commit compares and writes in one atomic step: two Updates that name a common quota never both succeed from the
-//     same state. It is enough to compare the books that were named, that one did not exist included.
+//     same state. It is enough to compare the books that were named: all of them, those that fn has not changed, those that
+//     it drops and those that there were none of included. Books that were not named are neither shown nor touched.
 //   - Of the books that fn leaves in Tx.Books, those that stand there under the pointer that was handed out have not
 //     changed and need not be written. What has changed, or is new, stands under another pointer: no book has to be
 //     encoded to find out. An Update after which nothing has changed, none was added and none deleted, as after a refusal
 //     or a look, needs no write at all.
+//   - A store has a time in every Update or in none. It is one for all trackers, the server's and never that of a process:
+//     unless the server's clock is set back, the last run of fn in an Update of a book is shown no time before that at which
+//     the book was changed last, whoever has changed it.
 //   - Where the store has a time (Tx.Now), the commit checks, atomically with the write, that Tx.Until has not come. When
 //     it has, fn is run again on fresh books, at the new time. After a bounded number of runs Update gives up, writes
 //     nothing and returns an error.
-//   - After an error of Update itself the change stands or does not stand, and that is decided: it never takes effect
-//     later, after another Update. A reply that was lost does no harm, for each book knows the last batch of each
-//     tracker, and a tracker repeats what it could not save under the old number, until one Update succeeds.
+//   - After an error of Update itself the change stands as a whole or not at all, and that is decided before anybody is
+//     shown one of its books in another Update: it never takes effect later, nor a second time. fn is not run after Update
+//     has returned. A reply that was lost does no harm, for each book knows the last batch of each tracker, and a tracker
+//     repeats what it could not save under the old number, until one Update succeeds.
 //   - A context that is done ends Update soon. A call is bounded to half a minute by the tracker.
 //   - Updates of a tracker follow each other. names is nil only in an Update that changes nothing.
+//
+// quotatest.TestPersistence tries all of it that can be tried from within one process.
 //
 // Finished days stay in the books, for 90 days, unless the store is the library's own JSONFile, which moves them into a
 // file of their own. Update never touches State.History.
@@ -63,7 +72,7 @@ type State struct {
 	History    map[string][]DaySummary `json:"history,omitempty"` // finished days, oldest first
 }
 
-const stateVersion = 2
+const stateVersion = form.Version
 
 // InMemory is a Persistence that keeps nothing: a tracker that forgets when its process ends.
 func InMemory() Persistence { return inMemory{} }

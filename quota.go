@@ -230,7 +230,7 @@ func (t *QuotaTracker) applyConfiguration(ctx context.Context) error {
 type touch struct{ names []string }
 
 func (o *touch) quotas() []string    { return o.names }
-func (o *touch) apply([]page, int64) {}
+func (o *touch) apply([]page) {}
 
 // SetQuotas puts other quotas in the place of those configured. Usage is kept where unit and window are the same; a new
 // limit starts with the day totals that fall into its window; a quota that is not named any more is kept in the state
@@ -248,7 +248,9 @@ func (t *QuotaTracker) SetQuotas(ctx context.Context, quotas []Quota) error {
 	return t.applyConfiguration(ctx)
 }
 
-// Reset makes what a quota has used 0 and arms its alerts again. Open reservations and today's totals stay.
+// Reset makes what a quota has used 0 and arms its alerts again. Open reservations and today's totals stay. ErrNotSaved:
+// the state is shared and cannot be reached, and nothing is reset until Reset is called again. On any other state it takes
+// effect even when the save fails, see ErrPending.
 func (t *QuotaTracker) Reset(ctx context.Context, name string) error {
 	found, err := t.current.Load().resolve(name)
 	if err != nil {
@@ -260,7 +262,7 @@ func (t *QuotaTracker) Reset(ctx context.Context, name string) error {
 type resetting struct{ name string }
 
 func (o *resetting) quotas() []string { return []string{o.name} }
-func (o *resetting) apply(pages []page, _ int64) {
+func (o *resetting) apply(pages []page) {
 	pages[0].book.reset(pages[0].now)
 }
 
@@ -279,7 +281,7 @@ func (t *QuotaTracker) Refresh(ctx context.Context) error {
 type rereading struct{}
 
 func (o *rereading) quotas() []string    { return nil }
-func (o *rereading) apply([]page, int64) {}
+func (o *rereading) apply([]page) {}
 
 // Flush saves what has not been saved yet: with FlushInterval what has come since the last save, else what an earlier
 // save could not, and counters of refusals.

@@ -2,31 +2,78 @@ package quota
 
 import "slices"
 
+// A refusal is of one day, for one reason, n times.
+type refusal struct {
+	by  string
+	n   int64
+	day int64 // the start of the day on which it counts
+	at  int64 // the last of them
+}
+
+func (one refusal) like(other refusal) bool { return one.by == other.by && one.day == other.day }
+
+// refusalFor is one on the book's day.
+func (b *Book) refusalFor(by string) refusal {
+	return refusal{by: by, n: 1, day: b.today.start, at: b.clock}
+}
+
+// refuse counts a refusal on its day. Where that is over and nothing is left of it here, it counts today.
+func (b *Book) refuse(r *rules, one refusal, now int64) {
+	if at := min(one.at, now); at >= b.clock {
+		b.advance(r, at)
+	}
+	if one.day >= b.today.start {
+		b.today.deny(one.by, one.n)
+		return
+	}
+	past := b.finished()
+	at := slices.IndexFunc(past, func(day DaySummary) bool { return nanos(day.Day) == one.day })
+	switch {
+	case at >= 0:
+		past = slices.Clone(past) // finished days are not changed where they stand
+		past[at] = past[at].clone()
+		past[at].deny(one.by, one.n)
+		b.more.finished = past
+	case !r.template: // whose quotas keep no past days
+		b.today.deny(one.by, one.n)
+	}
+}
+
 // refusals are those that no update has saved: a refusal alone saves nothing, and is counted with the next update that
 // changes something in its quota. They are kept by quota.
-type refusals map[string][]denial
+type refusals map[string][]refusal
 
 // mostRefusals is in how many quotas refusals may wait; at more they are saved.
 const mostRefusals = 1024
 
-func (r refusals) add(quota, by string, n int64) {
+func (r refusals) add(quota string, one refusal) {
 	list := r[quota]
-	if at := slices.IndexFunc(list, func(one denial) bool { return one.by == by }); at >= 0 {
-		list[at].n += n
+	if at := slices.IndexFunc(list, one.like); at >= 0 {
+		list[at].n += one.n
+		list[at].at = max(list[at].at, one.at)
 		return
 	}
-	r[quota] = append(list, denial{by, n})
+	r[quota] = append(list, one)
 }
 
 // settle takes off what has been saved.
-func (r refusals) settle(quota string, saved []denial) {
-	for _, one := range saved {
-		r.add(quota, one.by, -one.n)
-	}
-	left := slices.DeleteFunc(r[quota], func(one denial) bool { return one.n <= 0 })
-	if r[quota] = left; len(left) == 0 {
+func (r refusals) settle(quota string, saved []refusal) {
+	if left := without(r[quota], saved); len(left) > 0 {
+		r[quota] = left
+	} else {
 		delete(r, quota)
 	}
+}
+
+// without returns a copy of list with so many taken off.
+func without(list, off []refusal) []refusal {
+	left := slices.Clone(list)
+	for i := range left {
+		if at := slices.IndexFunc(off, left[i].like); at >= 0 {
+			left[i].n -= off[at].n
+		}
+	}
+	return slices.DeleteFunc(left, func(one refusal) bool { return one.n <= 0 })
 }
 
 // denied counts refusals that no update has counted. They are saved when they have become many.
@@ -34,7 +81,7 @@ func (s *shared) denied(list []refused) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range list {
-		s.refusals.add(one.quota, one.by, 1)
+		s.refusals.add(one.quota, one.refusal)
 	}
 	if len(s.refusals) > mostRefusals && !s.closed && !s.flushing {
 		s.flushing = true
@@ -62,35 +109,42 @@ func (b *updating) takeRefusals() {
 }
 
 // unsaved returns the refusals of a quota that have not been saved.
-func (s *shared) unsaved(quota string) []denial {
+func (s *shared) unsaved(quota string) []refusal {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.refusals[quota])
 }
 
-// showRefusals counts in a book that is shown the refusals that have not been saved.
-func (s *shared) showRefusals(b *Book) {
-	for _, one := range s.unsaved(b.name) {
-		b.today.deny(one.by, one.n)
+// showRefusals counts in a book that is shown the refusals that have not been saved, but for those it has already.
+func (s *shared) showRefusals(b *Book, r *rules, has []refusal) {
+	now := s.tracker.bookTime()
+	for _, one := range without(s.unsaved(b.name), has) {
+		b.refuse(r, one, now)
 	}
 }
 
-// count puts the refusals, of before and of this batch, into the books that the transaction has.
-func (b *updating) count() {
-	b.counted = true
+// recount puts the refusals of before into the books that the transaction has. They stay there if it changes anything.
+func (b *updating) recount() {
 	for name, list := range b.refusals {
 		p := b.pages[name]
-		p.now = p.book.advance(p.rules, b.now)
 		for _, one := range list {
-			p.book.today.deny(one.by, one.n)
-			p.book.changed = true
+			p.book.refuse(p.rules, one, b.now)
 		}
+	}
+}
+
+// count has the refusals saved, those of before and of this batch.
+func (b *updating) count() {
+	b.counted = true
+	for name := range b.refusals {
+		b.pages[name].book.changed = true
 	}
 	for _, c := range b.calls {
 		if op, ok := c.op.(refuser); ok {
 			for _, one := range op.refusals() {
-				b.pages[one.quota].book.today.deny(one.by, 1)
-				b.pages[one.quota].book.changed = true
+				p := b.pages[one.quota]
+				p.book.refuse(p.rules, one.refusal, b.now)
+				p.book.changed = true
 			}
 		}
 	}
@@ -105,6 +159,7 @@ func (b *updating) settleRefusals() {
 			s.refusals.settle(name, list)
 		}
 		s.mu.Unlock()
+		b.refusals = nil
 		return
 	}
 	for _, c := range b.calls {

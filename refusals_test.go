@@ -5,11 +5,90 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"example.com/quota"
+	"example.com/quota/quotatest"
 )
+
+// everyStore are the kinds of Persistence, each empty.
+func everyStore(t *testing.T) map[string]quota.Persistence {
+	return map[string]quota.Persistence{
+		"memory": quota.InMemory(), "file": quota.NewJSONFile(newStatePath(t)), "server": newSharedStore(),
+		"plain": struct{ quota.Persistence }{quota.NewJSONFile(newStatePath(t))},
+	}
+}
+
+func TestARefusalIsShownWhateverTheStore(t *testing.T) {
+	for name, store := range everyStore(t) {
+		t.Run(name, func(t *testing.T) {
+			tracker := startOn(t, store, withQuotas(calls(1)))
+			for n := range int64(3) {
+				_, err := tracker.Reserve(t.Context(), "calls", quota.Requests(2))
+				require.ErrorIs(t, err, quota.ErrExceeded)
+				status, _ := tracker.Status("calls")
+				require.Equal(t, n+1, status.Today.Denied)
+			}
+		})
+	}
+}
+
+func TestARefusalBelongsToItsDayWheneverItIsSaved(t *testing.T) {
+	for name, store := range everyStore(t) {
+		t.Run(name, func(t *testing.T) {
+			ctx, clock := t.Context(), quotatest.NewClock(time.Date(2026, time.January, 5, 23, 0, 0, 0, time.UTC))
+			tracker := startOn(t, store, withQuotas(calls(1)), withClock(clock))
+			refuse := func() {
+				_, err := tracker.Reserve(ctx, "calls", quota.Requests(2))
+				require.ErrorIs(t, err, quota.ErrExceeded)
+			}
+			check := func(today, yesterday int64) {
+				status, _ := tracker.Status("calls")
+				require.Equal(t, today, status.Today.Denied)
+				require.Equal(t, today, status.Today.DeniedBy["requests per day"])
+				days := tracker.History("calls")
+				require.NotEmpty(t, days)
+				require.Equal(t, yesterday, days[0].Denied)
+				require.Equal(t, yesterday, days[0].DeniedBy["requests per day"])
+			}
+			refuse()
+			require.NoError(t, tracker.RecordUsage(ctx, "calls"))
+			refuse()
+			refuse()
+			clock.Advance(2 * time.Hour)
+			refuse()
+			check(1, 3)
+			require.NoError(t, tracker.RecordUsage(ctx, "calls"))
+			check(1, 3)
+			if name == "memory" {
+				return
+			}
+			refuse()
+			require.NoError(t, tracker.Close())
+			tracker = startOn(t, store, withQuotas(calls(1)), withClock(clock))
+			check(2, 3)
+		})
+	}
+}
+
+func TestARefusalThatFindsItsDayOverIsCountedAllTheSame(t *testing.T) {
+	ctx, clock, store := t.Context(), quotatest.NewClock(time.Date(2026, time.January, 5, 23, 0, 0, 0, time.UTC)), newSharedStore()
+	one := startOn(t, store, withQuotas(calls(1)), withClock(clock))
+	other := startOn(t, store, withQuotas(calls(1)), withClock(clock))
+	require.NoError(t, other.RecordUsage(ctx, "calls"))
+	_, err := one.Reserve(ctx, "calls")
+	require.ErrorIs(t, err, quota.ErrExceeded)
+	clock.Advance(2 * time.Hour)
+	require.NoError(t, other.RecordUsage(ctx, "calls"), "the day is turned by another tracker")
+	require.NoError(t, one.RecordUsage(ctx, "calls"))
+	days := one.History("calls")
+	require.Len(t, days, 1)
+	require.EqualValues(t, 1, days[0].Denied)
+	status, _ := one.Status("calls")
+	require.Zero(t, status.Today.Denied)
+}
 
 func TestRefusalsInVeryManyQuotasAreSavedInBetween(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -259,8 +259,8 @@ func (t *QuotaTracker) search(ctx context.Context, names []string, id string, ke
 			continue
 		}
 		pages := t.lock([]page{{entry: e}})
-		op.apply(pages, 0)
-		t.shut(pages)
+		op.apply(pages)
+		_ = t.settleUp(ctx, t.shut(pages)) // what is not saved goes out with the next save
 		if op.found != nil {
 			return op.found, nil
 		}
@@ -279,7 +279,7 @@ type searching struct {
 
 func (o *searching) quotas() []string { return o.names }
 
-func (o *searching) apply(pages []page, _ int64) {
+func (o *searching) apply(pages []page) {
 	o.found = nil
 	for _, p := range pages {
 		h := p.book.holds.called(o.id)
@@ -348,8 +348,8 @@ func (r *Reservation) settle(ctx context.Context, op *settling) error {
 			return ErrSettled
 		}
 		err := r.runSettling(ctx, op)
-		if op.until != 0 {
-			atomic.StoreInt64(&r.expires, op.until)
+		for was := atomic.LoadInt64(&r.expires); op.until > was && !atomic.CompareAndSwapInt64(&r.expires, was, op.until); {
+			was = atomic.LoadInt64(&r.expires) // another Extend was quicker
 		}
 		return err
 	}
@@ -389,12 +389,12 @@ func (r *Reservation) runSettling(ctx context.Context, op *settling) error {
 	} else {
 		pages = t.lock(append(few[:0], page{entry: r.entry}))
 	}
-	op.apply(pages, 0)
-	done := t.shut(pages)
+	op.apply(pages)
+	err := t.settleUp(ctx, t.shut(pages))
 	if op.settled {
 		return ErrSettled
 	}
-	return t.settleUp(ctx, done)
+	return err
 }
 
 type verb uint8
@@ -419,7 +419,7 @@ type settling struct {
 
 func (o *settling) quotas() []string { return o.names }
 
-func (o *settling) apply(pages []page, _ int64) {
+func (o *settling) apply(pages []page) {
 	o.settled, o.until = false, 0
 	if o.verb == verbExtend {
 		for _, p := range pages {
@@ -429,21 +429,21 @@ func (o *settling) apply(pages []page, _ int64) {
 			}
 		}
 	}
+	// A book that has forgotten the hold long after it expired says that it was settled: another may remember it.
+	o.settled = o.verb != verbUndo
 	for _, p := range pages {
-		var settled bool
 		switch o.verb {
 		case verbCommit:
-			settled = p.book.commit(&o.settlement, p.now)
+			o.settled = p.book.commit(&o.settlement, p.now) && o.settled
 		case verbRelease:
-			settled = p.book.release(&o.settlement, p.now)
+			o.settled = p.book.release(&o.settlement, p.now) && o.settled
 		case verbExtend:
-			var until int64
-			if until, settled = p.book.extend(&o.settlement, o.ttl, p.now); o.until == 0 || until < o.until {
+			until, settled := p.book.extend(&o.settlement, o.ttl, p.now)
+			if o.settled = settled && o.settled; o.until == 0 || until < o.until {
 				o.until = until
 			}
 		case verbUndo:
 			p.book.undo(o.key, p.now)
 		}
-		o.settled = o.settled || settled
 	}
 }

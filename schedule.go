@@ -217,4 +217,4 @@ func (t *QuotaTracker) tended(e *entry, err error) {
 type tending struct{ names []string }
 
 func (o *tending) quotas() []string    { return o.names }
-func (o *tending) apply([]page, int64) {}
+func (o *tending) apply([]page) {}

@@ -131,7 +131,7 @@ func (b *Book) commitLate(h *hold, s *settlement, now int64) {
 	b.amend(h, &actual, &estimated, now)
 	b.today.calls++
 	b.rememberLate(h, s, now)
-	b.holds.forget(h)
+	b.forget(h)
 	b.changed = true
 	b.cross(now)
 }
@@ -144,6 +144,12 @@ func (b *Book) rememberLate(h *hold, s *settlement, now int64) {
 	}
 	b.holding().settled.add(text, now+max(rememberSettled, h.ttl))
 	b.hush(b.settled().due())
+}
+
+// forget removes an expired hold that has been settled.
+func (b *Book) forget(h *hold) {
+	b.holds.forget(h)
+	b.hush(0) // the next one may have been waiting for it
 }
 
 // amend replaces what an expired hold was charged, if it was, by what was used.
@@ -189,7 +195,7 @@ func (b *Book) release(s *settlement, now int64) (settled bool) {
 			b.unbegin(h)
 		}
 		b.rememberLate(h, s, now)
-		b.holds.forget(h)
+		b.forget(h)
 		b.changed = true
 		return false
 	}
@@ -296,8 +302,9 @@ func (b *Book) use(list *amounts, now int64) {
 
 // record charges usage and settles the plain holds that match it, oldest first: usage of k requests uses up k requests'
 // worth of holds. One used up is closed with all its units, those that the usage does not name being charged as held;
-// one used in part shrinks by what was recorded. What is left is charged now.
-func (b *Book) record(list *amounts, now int64) {
+// one used in part shrinks by what was recorded. What is left is charged now. The usage was at a time that may lie before
+// now: what was granted since is of other calls.
+func (b *Book) record(list *amounts, at, now int64) {
 	rest := list.flat()
 	requests := list.known[atRequests]
 	counted := requests > 0
@@ -307,6 +314,8 @@ func (b *Book) record(list *amounts, now int64) {
 		next := h.newer
 		held := h.amounts.known[atRequests]
 		switch {
+		case h.granted > at:
+			next = nil
 		case counted && (requests == 0 || b.today.open(atRequests) == 0), !counted && !b.today.anyOpen(&rest):
 			next = nil
 		case counted && held == 0:
@@ -438,10 +447,10 @@ func (b *Book) closeEmpty(h *hold) {
 	}
 }
 
-// releaseOldest gives back so much of the plain holds, oldest first, or what there is.
-func (b *Book) releaseOldest(list *amounts, now int64) {
+// releaseOldest gives back so much of the plain holds that had been granted at a time, oldest first, or what there is.
+func (b *Book) releaseOldest(list *amounts, at, now int64) {
 	rest := list.flat()
-	for h := b.holds.oldest(); h != nil && b.today.anyOpen(&rest); {
+	for h := b.holds.oldest(); h != nil && h.granted <= at && b.today.anyOpen(&rest); {
 		next := h.newer
 		if taken := h.shrink(&rest); !taken.spent() {
 			b.giveBack(h, &taken, now)

@@ -326,3 +326,67 @@ func TestSameIDReturnsTheCandidateThatAdmittedEvenWhenAnEarlierOneHasRoomAgain(t
 	requireLimit(t, tracker, "q", 0, 0)
 	requireLimit(t, tracker, "second", 0, 1)
 }
+
+func TestALateCommitThatOneQuotaHasForgottenTakesEffectInTheOther(t *testing.T) {
+	for name, store := range everyStore(t) {
+		t.Run(name, func(t *testing.T) {
+			clock := quotatest.NewClock(morning)
+			var log alertLog
+			tracker := startOn(t, store, withClock(clock), withAlerts(log.note), withQuotas(
+				quota.Quota{Name: "long", Limits: []quota.Limit{{Max: 10, Window: quota.Weekly(nil, time.Monday)}}},
+				quota.Quota{Name: "short", Limits: []quota.Limit{{Max: 10, Window: quota.InFlight()}}},
+			), func(cfg *quota.Config) { cfg.OnExpiry = quota.ReleaseExpired })
+			held, err := tracker.ReserveAll(t.Context(), []string{"long", "short"}, quota.Requests(6))
+			require.NoError(t, err)
+			clock.Advance(26 * time.Hour)
+			require.NoError(t, held.Commit(t.Context()))
+			require.Equal(t, stand{6, 0}, standOf(t, tracker, "long"))
+			require.Equal(t, []int{50}, log.thresholds(), "told before the crossing call returns")
+			require.ErrorIs(t, held.Commit(t.Context()), quota.ErrSettled)
+			require.Equal(t, stand{6, 0}, standOf(t, tracker, "long"))
+		})
+	}
+}
+
+func TestACommitLongAfterItsReservationWasForgottenIsChargedInFull(t *testing.T) {
+	ctx, clock := t.Context(), quotatest.NewClock(morning)
+	tracker := startOn(t, quota.InMemory(), withClock(clock), withQuotas(calls(10)))
+	forgotten, err := tracker.Reserve(ctx, "calls")
+	require.NoError(t, err)
+	clock.Advance(time.Hour)
+	require.Equal(t, stand{1, 0}, standOf(t, tracker, "calls"), "it has expired")
+	clock.Advance(72 * time.Hour)
+	require.NoError(t, tracker.RecordUsage(ctx, "calls"))
+	require.NoError(t, forgotten.Commit(ctx, quota.Requests(2)))
+	require.Equal(t, stand{3, 0}, standOf(t, tracker, "calls"))
+	clock.Advance(time.Minute)
+	remembered, err := tracker.Reserve(ctx, "calls")
+	require.NoError(t, err)
+	clock.Advance(time.Hour)
+	require.NoError(t, remembered.Commit(ctx, quota.Requests(2)))
+	require.Equal(t, stand{5, 0}, standOf(t, tracker, "calls"))
+}
+
+func TestEachOfManyThatExpiredTogetherIsCorrectedByItsOwnCommit(t *testing.T) {
+	const many = 20
+	for name, store := range everyStore(t) {
+		t.Run(name, func(t *testing.T) {
+			ctx, clock := t.Context(), quotatest.NewClock(morning)
+			tracker := startOn(t, store, withClock(clock), withQuotas(calls(100), quota.Quota{Name: "team", Limits: []quota.Limit{{Max: 100}}}))
+			var list []*quota.Reservation
+			for range many {
+				r, err := tracker.ReserveAll(ctx, []string{"calls", "team"}, quota.Requests(3))
+				require.NoError(t, err)
+				list = append(list, r)
+			}
+			clock.Advance(time.Hour)
+			require.Equal(t, stand{3 * many, 0}, standOf(t, tracker, "team"))
+			for i, r := range list {
+				require.NoError(t, r.Commit(ctx, quota.Requests(1)))
+				require.Equal(t, stand{3*many - 2*int64(i+1), 0}, standOf(t, tracker, "team"))
+				require.ErrorIs(t, r.Commit(ctx, quota.Requests(1)), quota.ErrSettled)
+			}
+			require.Equal(t, standOf(t, tracker, "team"), standOf(t, tracker, "calls"))
+		})
+	}
+}

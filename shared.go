@@ -36,6 +36,8 @@ type shared struct {
 
 	// Touched by the running update alone.
 	rally    rally               // of the queue; who joins that counts in come
+	searched int64               // when all books were last looked through for alerts that nobody delivers
+	books    int64               // how many there were, as far as anybody has looked
 	kept     []*call             // usage not saved yet, in order
 	number   uint64              // of the last batch
 	unsure   map[string][]string // by quota: IDs of alerts that updates whose outcome is not known have claimed
@@ -83,10 +85,11 @@ func (s *shared) start(t *QuotaTracker, store SharedPersistence) {
 
 func (s *shared) active() bool { return s.store != nil }
 
-// lasting reports whether an operation takes effect even when it cannot be saved: what has happened has happened.
+// lasting reports whether an operation takes effect even when it cannot be saved: what has happened has happened. A Reset
+// is a wish: later it would undo what others have used in the meantime.
 func lasting(op operation) bool {
 	switch op.(type) {
-	case *acquisition, *searching, *rereading, *touch, *tending, *flushing:
+	case *acquisition, *searching, *rereading, *touch, *tending, *flushing, *resetting, *renewing:
 		return false
 	}
 	return true
@@ -144,7 +147,7 @@ func (s *shared) left(ctx context.Context, op operation) error {
 	if lasting(op) {
 		return pending(ctx, ctx.Err())
 	}
-	return ctx.Err()
+	return fmt.Errorf("quota: waiting for the store: %w", ctx.Err())
 }
 
 // enqueue adds a call. s is locked.
@@ -207,7 +210,7 @@ func isRereading(c *call) bool {
 	return ok
 }
 
-// settle tells the callers. Where one is missing somebody else does what it would have done.
+// settle tells the callers. One that stayed delivers what is due, before it returns; where none did somebody else does.
 func (s *shared) settle(calls []*call, err error) {
 	if s.finish(calls, err == nil) && !s.tracker.done.Load() {
 		s.tracker.deliverSoon()
@@ -228,6 +231,7 @@ func (s *shared) update(calls []*call) error {
 	s.number++
 	b.number, b.calls = s.number, slices.Concat(s.kept, calls)
 	inLine(b.calls)
+	s.searchForAlerts(now)
 	b.names = s.tracker.undelivered.due(s.tracker.bookTime())
 	for _, c := range b.calls {
 		for _, name := range c.op.quotas() {
@@ -275,6 +279,7 @@ func (s *shared) look(calls []*call) error {
 		s.keep(calls, 0, nil, err)
 		return err
 	}
+	s.books = int64(len(b.books))
 	b.install()
 	s.prune(b.books, s.installed.Load())
 	return nil
@@ -316,17 +321,19 @@ func inLine(calls []*call) {
 	}
 }
 
-// finish tells the callers, and reports whether one of them has gone. The grant of one that has gone is taken back.
-func (s *shared) finish(calls []*call, saved bool) (left bool) {
+// finish tells the callers, and reports whether none of them is there. The grant of one that has gone is taken back.
+func (s *shared) finish(calls []*call, saved bool) (alone bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.rally.expected == 0 {
 		s.rally.expected = len(s.queue)
 	}
+	alone = true
 	for _, c := range calls {
 		c.finished = true
 		if !c.abandoned {
 			s.rally.expected++
+			alone = false
 		}
 		if op, ok := c.op.(*acquisition); ok {
 			op.letNext()
@@ -336,10 +343,9 @@ func (s *shared) finish(calls []*call, saved bool) (left bool) {
 				s.enqueue(&call{op: undo, done: make(chan struct{}), abandoned: true})
 			}
 		}
-		left = left || c.abandoned
 		close(c.done)
 	}
-	return left
+	return alone
 }
 
 // retry lets what is kept go out without waiting for the next call.
@@ -364,7 +370,7 @@ func (s *shared) retry() {
 type flushing struct{}
 
 func (o *flushing) quotas() []string    { return nil }
-func (o *flushing) apply([]page, int64) {}
+func (o *flushing) apply([]page) {}
 
 // note keeps something to be logged.
 func (s *shared) note(log func()) {

@@ -27,9 +27,15 @@ func (t *QuotaTracker) reserveHere(ctx context.Context, name string, list []Amou
 			return nil, t.refuseHere(ctx, pages[:], &wanted)
 		}
 		t.catchUp(pages[:])
+		wanted = amounts{}
+		_ = wanted.gather(list) // as before
+		p.book.configured.complete(&wanted)
 	}
 	if !p.book.today.countable(&wanted) {
-		t.shut(pages[:])
+		if done := t.shut(pages[:]); done.batch != nil {
+			t.saver.leave(done.batch)
+		}
+		t.deliver(ctx)
 		return nil, errUncountable
 	}
 	r := p.book.setAside(t.nextKey(p.entry), name, &wanted, p.now)

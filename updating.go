@@ -33,8 +33,16 @@ type sharedPage struct {
 // apply runs every call on the books of the transaction.
 func (b *updating) apply(tx *Tx) error {
 	b.begin(tx)
+	recounted := false
 	for _, c := range b.calls {
+		if !c.kept && !recounted { // what is replayed keeps its time
+			b.recount()
+			recounted = true
+		}
 		b.run(c)
+	}
+	if !recounted {
+		b.recount()
 	}
 	changed := b.flush
 	for _, p := range b.pages {
@@ -48,9 +56,10 @@ func (b *updating) apply(tx *Tx) error {
 		b.count()
 	}
 	replayed := slices.ContainsFunc(b.calls, (*call).mayBeReplayed)
-	for name, p := range b.pages {
-		b.claim(p.book, changed)
-		b.close(tx, name, p.book, replayed)
+	for _, name := range b.names { // alerts are told in their order
+		book := b.pages[name].book
+		b.claim(book, changed)
+		b.close(tx, name, book, replayed)
 	}
 	return nil
 }
@@ -88,7 +97,13 @@ func (b *updating) run(c *call) {
 		return
 	}
 	first, writer := b.books[names[0]], b.shared.tracker.writer
-	if c.batch != 0 && first.applied(writer, c.batch) || c.undoes != 0 && !first.applied(writer, c.undoes) {
+	switch {
+	case c.undoes != 0 && !first.applied(writer, c.undoes):
+		return
+	case c.batch != 0 && first.applied(writer, c.batch):
+		for _, name := range names {
+			b.books[name].changed = true // it stands there, but is not known to be as safe as the store makes it
+		}
 		return
 	}
 	at := b.now
@@ -104,7 +119,7 @@ func (b *updating) run(c *call) {
 		p.now, p.opened = p.book.advance(p.rules, max(at, min(p.book.clock, b.now))), true
 		opened[i] = p.page
 	}
-	c.op.apply(opened, at)
+	c.op.apply(opened)
 }
 
 func rulesOf(e *entry) *rules {
@@ -174,7 +189,7 @@ func (b *updating) install() {
 			book.today.saturated = false
 			s.note(func() { t.logSaturation(name) })
 		}
-		s.showRefusals(book)
+		s.showRefusals(book, rulesOf(t.glimpse(name)), b.refusals[name])
 		if t.entries.find(name) == nil && book.untouched() {
 			continue // asking makes no entry
 		}
@@ -234,7 +249,7 @@ func (s *shared) keep(calls []*call, number uint64, due []Alert, err error) {
 			c.err = notSaved(err)
 			continue
 		}
-		changed := s.tracker.applyHere(c)
+		changed := s.tracker.applyHere(c, number)
 		if op, ok := c.op.(*settling); ok && op.settled && !changed {
 			continue // ErrSettled, whatever is saved
 		}
@@ -247,19 +262,26 @@ func (s *shared) keep(calls []*call, number uint64, due []Alert, err error) {
 	}
 }
 
-// applyHere applies a call to the entries. It reports whether that has changed anything.
-func (t *QuotaTracker) applyHere(c *call) bool {
+// applyHere applies a call of an update that has failed to the entries. It reports whether that has changed anything.
+// What somebody has looked up in a file before its last step failed has it already.
+func (t *QuotaTracker) applyHere(c *call, number uint64) bool {
 	var few [4]page
 	pages := t.open(few[:0], c.op.quotas())
 	if c.at == 0 {
 		c.at = t.bookTime()
 	}
 	before := make([]bool, len(pages))
+	var without []page
 	for i := range pages {
 		before[i], pages[i].book.changed = pages[i].book.changed, false
+		if number == 0 || !pages[i].book.applied(t.writer, number) {
+			without = append(without, pages[i])
+		}
 	}
-	c.op.apply(pages, c.at)
-	changed := false
+	if len(without) > 0 {
+		c.op.apply(without)
+	}
+	changed := len(without) < len(pages)
 	for i := range pages {
 		changed = changed || pages[i].book.changed
 		pages[i].book.changed = pages[i].book.changed || before[i]

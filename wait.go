@@ -194,8 +194,7 @@ func (t *QuotaTracker) await(ctx context.Context, req Request) (*Reservation, er
 			one = t.waiters.enter(names)
 			continue
 		}
-		// A budget that open holds alone keep full has room again when it turns, if nobody settles them before.
-		sleep := min(left, t.nextRenewal(names).Sub(inBooks))
+		sleep := left
 		if t.wall != nil {
 			sleep = min(sleep, time.Minute) // its timers stand still while the machine sleeps
 		}
@@ -246,18 +245,6 @@ func (t *QuotaTracker) gaveUp(err error, refused *ExceededError) error {
 	return fmt.Errorf("quota: waiting: %w: %w", err, refused)
 }
 
-// nextRenewal is when the first of the quotas' days, weeks and months ends; far away when they have none.
-func (t *QuotaTracker) nextRenewal(names []string) time.Time {
-	next := latest
-	for _, name := range names {
-		e := t.entryOf(name)
-		e.mu.Lock()
-		next = min(next, e.book.nextRenewal())
-		e.mu.Unlock()
-	}
-	return instant(next)
-}
-
 // countRefusal counts the refusal with which waiting ended.
 func (t *QuotaTracker) countRefusal(e *ExceededError) {
 	refusals := e.all
@@ -272,15 +259,17 @@ func (t *QuotaTracker) countRefusal(e *ExceededError) {
 		case !one.RetryAt.IsZero():
 			by = closedBy
 		}
-		t.deny(refused{one.Quota, by})
+		t.deny(one.Quota, by)
 	}
 }
 
 // deny counts a refusal in memory. It is saved with the next change.
-func (t *QuotaTracker) deny(one refused) {
-	e := t.entryOf(one.quota)
+func (t *QuotaTracker) deny(quota, by string) {
+	e := t.entryOf(quota)
 	pages := t.lock([]page{{entry: e}})
-	pages[0].book.today.deny(one.by, 1)
+	book := pages[0].book
+	book.today.deny(by, 1)
+	one := refused{quota, book.refusalFor(by)}
 	if t.saver != nil {
 		t.saver.note(pages[0].entry)
 	}

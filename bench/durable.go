@@ -196,6 +196,10 @@ func (b *bench) measureTogether() ([]finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.say(8, "What bounds it is the disk: %d calls in each bare disk cycle, which took %s here, would make %s times bbolt's calls if they cost "+
+		"no CPU at all. bbolt changes pages of its file in place and syncs them; a state that is one readable file is written anew "+
+		"and replaced, which takes a sync of the file, a rename and a sync of the directory.",
+		many, nanoseconds.text(summarize(found[3].perOp).median), trim(many*ratio(found[3].perSecond(), found[1].perSecond()).median))
 	const work = "durable RecordUsage, 64 callers, 90 days of history"
 	return []finding{
 		rates(8, work, found[0], found[1]).want(atLeast(1.3)).lacks("a database, not a limiter: a counter is all it is asked to keep; one process at a time"),

@@ -10,9 +10,20 @@ import (
 	"example.com/quota/quotatest"
 )
 
+// A reopener is a Store that a second pool can open.
+type reopener struct {
+	*pgquota.Store
+	reopen func() (quota.Persistence, error)
+}
+
+func (r reopener) Reopen() (quota.Persistence, error) { return r.reopen() }
+
 func TestAStoreIsASharedPersistence(t *testing.T) {
-	connections := pool(t)
+	t.Parallel()
+	one, other := pool(t), pool(t)
 	require.NoError(t, quotatest.TestPersistence(func() (quota.Persistence, error) {
-		return pgquota.New(t.Context(), connections, pgquota.Options{Schema: newSchema()})
+		opts := pgquota.Options{Schema: newSchema()}
+		store, err := pgquota.New(t.Context(), one, opts)
+		return reopener{store, func() (quota.Persistence, error) { return pgquota.New(t.Context(), other, opts) }}, err
 	}))
 }

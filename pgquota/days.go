@@ -127,11 +127,12 @@ func newDays(name string, before, after []byte) ([]finishedDay, error) {
 // finishedIn returns the list of finished days in the JSON form of a book, nil when there is none. It does not decode the
 // book, of which that list is the largest part and changes once a day.
 func finishedIn(book []byte) []byte {
-	// In a string the quotes would be escaped, and no other member that is so called has a list.
-	_, list, found := bytes.Cut(book, []byte(`"finished":`))
-	if !found || len(list) == 0 || list[0] != '[' {
+	// In a string the quotes would be escaped. Another member that is so called, a unit, has a number.
+	_, list, found := bytes.Cut(book, []byte(`"finished":[`))
+	if !found {
 		return nil
 	}
+	list = book[len(book)-len(list)-1:]
 	depth, quoted := 0, false
 	for i := 0; i < len(list); i++ {
 		switch c := list[i]; {

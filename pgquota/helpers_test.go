@@ -17,8 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"example.com/quota"
+	"example.com/quota/internal/offset"
+	"example.com/quota/internal/storetest"
 	"example.com/quota/pgquota"
-	"example.com/quota/pgquota/internal/offset"
 	"example.com/quota/pgquota/internal/pgtest"
 	"example.com/quota/quotatest"
 )
@@ -27,6 +28,7 @@ import (
 var shared pgtest.Shared
 
 func TestMain(m *testing.M) {
+	storetest.Process(subject)
 	code := m.Run()
 	shared.Stop()
 	os.Exit(code)

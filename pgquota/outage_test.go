@@ -145,3 +145,28 @@ func usedIn(t *testing.T, server *pgtest.Server, schema string) int64 {
 	status, _ := tracker.Status("calls")
 	return status.Limits[0].Used
 }
+
+func TestUsageThatNoStandbyHasIsNotCalledSaved(t *testing.T) {
+	server := pgtest.Start(t)
+	connections := pgtest.Pool(t, server.DSN())
+	schema := newSchema()
+	tracker := start(t, open(t, connections, schema))
+	require.NoError(t, tracker.RecordUsage(t.Context(), "calls"))
+	execute(t, connections, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+	execute(t, connections, "SELECT pg_reload_conf()")
+	done := make(chan error)
+	go func() { done <- tracker.RecordUsage(t.Context(), "calls") }()
+	pgtest.Eventually(t, "the COMMIT waits", func() bool {
+		return query(t, connections, "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == "1"
+	})
+	// As where the server is stopped: the change stands on it alone.
+	execute(t, connections, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+	require.ErrorIs(t, <-done, quota.ErrPending)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	require.Error(t, tracker.Flush(ctx), "no standby has it")
+	execute(t, connections, "ALTER SYSTEM RESET synchronous_standby_names")
+	execute(t, connections, "SELECT pg_reload_conf()")
+	require.NoError(t, tracker.Flush(t.Context()))
+	require.EqualValues(t, 2, usedIn(t, server, schema))
+}

@@ -13,7 +13,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.com/quota"
-	"example.com/quota/pgquota/internal/offset"
+	"example.com/quota/internal/offset"
 )
 
 // Options say how a Store works. The zero value will do.

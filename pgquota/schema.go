@@ -12,7 +12,6 @@ import (
 
 const (
 	schemaVersion = 1 // of the tables
-	bookVersion   = 2 // of the JSON form of books
 	bodyTag       = "$body$"
 )
 

@@ -58,6 +58,7 @@ func TestAnUpdateLeavesNothingInItsSession(t *testing.T) {
 }
 
 func TestWhateverARoleIsSetToAStoreWorksAndCommitsDurably(t *testing.T) {
+	t.Parallel()
 	super := pool(t)
 	execute(t, super, "CREATE ROLE odd SUPERUSER LOGIN")
 	for name, value := range map[string]string{

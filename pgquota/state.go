@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/quota"
+	"example.com/quota/internal/form"
 )
 
 // An identity tells a state from every other.
@@ -67,7 +68,7 @@ func (s *Store) load(ctx context.Context) (*quota.State, error) {
 		return nil, err
 	}
 	loaded := &identity{about.saved, make(map[string]int64, len(read.rows))}
-	state := &quota.State{Version: bookVersion, Generation: about.generation, UpdatedAt: about.savedAt}
+	state := &quota.State{Version: form.Version, Generation: about.generation, UpdatedAt: about.savedAt}
 	if state.Books, err = s.decode(read.rows); err != nil {
 		return nil, err
 	}
@@ -157,9 +158,9 @@ func (s *Store) save(ctx context.Context, state *quota.State) error {
 	switch {
 	case state == nil:
 		return errors.New("there is no state to save")
-	case state.Version > bookVersion:
+	case state.Version > form.Version:
 		return fmt.Errorf("%w (version %d)", quota.ErrNewerState, state.Version)
-	case state.Version != 0 && state.Version != bookVersion:
+	case state.Version != 0 && state.Version != form.Version:
 		return fmt.Errorf("states of version %d are not written", state.Version)
 	case state.Generation >= highestGeneration:
 		return errors.New("no generation is so high")

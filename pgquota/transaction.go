@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.com/quota"
+	"example.com/quota/internal/form"
 )
 
 // How long the server lets one wait for the locks, carries out one statement, and lets a transaction be whose client
@@ -129,7 +130,7 @@ func (s *Store) snapshot(clock, books reply) (*snapshot, error) {
 		if err != nil {
 			return nil, s.corrupt("books", fmt.Sprintf("quota %q, format", name), err)
 		}
-		if format > bookVersion {
+		if format > form.Version {
 			return nil, fmt.Errorf("%w: the book of %q is of version %d", quota.ErrNewerState, name, format)
 		}
 		var errs [2]error

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"example.com/quota"
+	"example.com/quota/internal/form"
 )
 
 const (
@@ -137,7 +138,7 @@ func (c *changes) add(p *pipeline, s *Store, now, until time.Time) {
 		micros := until.UnixMicro() - s.offset().Microseconds()
 		end = &micros
 	}
-	p.add(s.tables.write, c.names, c.revisions, c.books, bookVersion, now.UnixMicro(), end, encodeDays(p, c.days))
+	p.add(s.tables.write, c.names, c.revisions, c.books, form.Version, now.UnixMicro(), end, encodeDays(p, c.days))
 }
 
 // changes finds out what fn has changed.

@@ -13,7 +13,7 @@ import (
 // TestPersistence tests an implementation of quota.Persistence, and of quota.SharedPersistence if it is one. It returns
 // nil or all that is wrong, joined: each error names the rule that was broken, what was seen and what to do.
 //
-// newPersistence returns a handle to a store that is new and empty each time it is called. It is called some twenty
+// newPersistence returns a handle to a store that is new and empty each time it is called. It is called some thirty
 // times; what it opens is the caller's to close. The contexts passed to a store end after a minute. The last rules are
 // tried only of stores that keep all others.
 //
@@ -27,10 +27,13 @@ import (
 //	}
 //
 // The states are real ones, saved by a tracker. They are compared by their JSON form, except that Load may return a
-// higher Generation than was saved. Of a SharedPersistence, Update is also called from two goroutines at once.
+// higher Generation than was saved. Of a SharedPersistence, Update is also called from several goroutines and by two
+// trackers at once, which have a handle each where the store is a Reopener, else one between them.
 //
-// The suite holds one handle to each store, in one process. It cannot see whether a store survives the end of its
-// process, a power cut, or several processes at once.
+// The suite is one process, and has no hand on a server. It cannot see whether a store survives the end of its process, a
+// power cut or a restart of the server, and what becomes of an Update when its connection is cut. That Tx.Now is the
+// server's time it can tell only from two handles that differ; a store that shows the clock of this process passes where
+// both do. Nor can it come between the last look at the time and the write.
 func TestPersistence(newPersistence func() (quota.Persistence, error)) error {
 	states, err := record()
 	if err != nil {
@@ -52,11 +55,29 @@ func TestPersistence(newPersistence func() (quota.Persistence, error)) error {
 		if rule.shared && !isShared {
 			continue
 		}
-		if err := rule.test(&trial{store: store, shared: shared, states: states}); err != nil {
+		other := shared
+		if again, ok := store.(Reopener); ok && rule.shared {
+			if other, err = reopen(again); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+		}
+		if err := rule.test(&trial{store: store, shared: shared, other: other, states: states}); err != nil {
 			errs = append(errs, fmt.Errorf("quotatest: %s: %w", rule.text, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func reopen(store Reopener) (quota.SharedPersistence, error) {
+	again, err := store.Reopen()
+	if err != nil {
+		return nil, fmt.Errorf("quotatest: Reopen failed: %w", err)
+	}
+	other, ok := again.(quota.SharedPersistence)
+	if !ok {
+		return nil, fmt.Errorf("quotatest: Reopen returned a %T, which is no SharedPersistence: return another handle", again)
+	}
+	return other, nil
 }
 
 // A rule is one thing that a store must do, tried on a store of its own.
@@ -92,7 +113,7 @@ func rules() []rule {
 		{text: "Save with a context that is done saves all or reports an error", run: savesWholly},
 		{text: "Load with a context that is done loads all or reports an error", run: loadsWholly},
 		{text: "any quota name can be saved", run: keepsNames},
-	}, append(sharedRules(),
+	}, append(allShared(sharedRules(), togetherRules(), interruptedRules(), timeRules()),
 		rule{text: "a large state can be saved", run: keepsMuch, sound: true},
 		rule{text: "a tracker finds its usage again", run: servesTracker, sound: true},
 	)...)
@@ -103,6 +124,7 @@ type trial struct {
 	ctx        context.Context
 	store      quota.Persistence
 	shared     quota.SharedPersistence // nil: it is none
+	other      quota.SharedPersistence // on the same state; the same as shared if there is none
 	states     *states
 	generation uint64 // the last one saved or loaded
 }

@@ -15,7 +15,7 @@ import (
 
 // sharedRules are those of a SharedPersistence.
 func sharedRules() []rule {
-	list := []rule{
+	return []rule{
 		{text: "Update keeps what fn changes", run: updates},
 		{text: "Update shows fn the books named, and of nil all", run: showsNamed},
 		{text: "a book that fn deletes is gone", run: deletes},
@@ -28,10 +28,15 @@ func sharedRules() []rule {
 		{text: "Update gives up when what fn decides never holds", run: givesUp},
 		{text: "a book of any quota name can be updated", run: updatesNames},
 	}
-	for i := range list {
-		list[i].shared = true
+}
+
+// allShared puts rules together that only a SharedPersistence must keep.
+func allShared(lists ...[]rule) []rule {
+	all := slices.Concat(lists...)
+	for i := range all {
+		all[i].shared = true
 	}
-	return list
+	return all
 }
 
 // update runs fn in an Update and returns how its last run has left the books it saw.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"sync/atomic"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -36,23 +35,33 @@ func openWith(
 	return store
 }
 
-// stores returns a function that makes a new store at each call.
-func stores(client redis.UniversalClient, opts redisquota.Options) func() (quota.Persistence, error) {
-	var n atomic.Int64
-	return func() (quota.Persistence, error) {
-		opts := opts
-		opts.Namespace = fmt.Sprintf("new %d", n.Add(1))
-		opts.Logger = slog.New(slog.DiscardHandler)
-		return redisquota.New(context.Background(), client, opts)
-	}
+// A reopener is a Store that a second client can open.
+type reopener struct {
+	*redisquota.Store
+	reopen func() (quota.Persistence, error)
+}
+
+func (r reopener) Reopen() (quota.Persistence, error) { return r.reopen() }
+
+// conform tries the stores of a server, each of which two clients open.
+func conform(t *testing.T, newClient func() redis.UniversalClient) {
+	t.Helper()
+	one, other := newClient(), newClient()
+	names := 0
+	require.NoError(t, quotatest.TestPersistence(func() (quota.Persistence, error) {
+		names++
+		opts := redisquota.Options{Namespace: fmt.Sprintf("new %d", names), Logger: slog.New(slog.DiscardHandler)}
+		store, err := redisquota.New(t.Context(), one, opts)
+		return reopener{store, func() (quota.Persistence, error) { return redisquota.New(t.Context(), other, opts) }}, err
+	}))
 }
 
 func TestStoreIsASharedPersistence(t *testing.T) {
 	server := redistest.Start(t)
-	require.NoError(t, quotatest.TestPersistence(stores(server.Client(), redisquota.Options{})))
+	conform(t, func() redis.UniversalClient { return server.Client() })
 }
 
 func TestStoreIsASharedPersistenceInACluster(t *testing.T) {
 	cluster := redistest.StartCluster(t)
-	require.NoError(t, quotatest.TestPersistence(stores(cluster.Client(), redisquota.Options{})))
+	conform(t, func() redis.UniversalClient { return cluster.Client() })
 }

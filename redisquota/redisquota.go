@@ -16,7 +16,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"example.com/quota"
-	"example.com/quota/redisquota/internal/offset"
+	"example.com/quota/internal/form"
+	"example.com/quota/internal/offset"
 )
 
 // Options say how a Store works. Only Namespace is needed.
@@ -141,9 +142,6 @@ func (opts Options) withDefaults() (Options, error) {
 	return opts, nil
 }
 
-// stateVersion is that of the books' JSON form.
-const stateVersion = 2
-
 // Load returns the whole state; nil, nil when nothing has been saved yet.
 func (s *Store) Load(ctx context.Context) (*quota.State, error) {
 	if err := ctx.Err(); err != nil {
@@ -163,7 +161,7 @@ func (s *Store) Load(ctx context.Context) (*quota.State, error) {
 	if err != nil {
 		return nil, err
 	}
-	state := &quota.State{Version: stateVersion, Generation: uint64(answer.generation), Books: books}
+	state := &quota.State{Version: form.Version, Generation: uint64(answer.generation), Books: books}
 	if err := state.UpdatedAt.UnmarshalText([]byte(answer.text(2))); err != nil {
 		return nil, s.corrupt("meta", err)
 	}
@@ -185,9 +183,9 @@ func (s *Store) Save(ctx context.Context, state *quota.State) error {
 	switch {
 	case state == nil:
 		return s.notSaved(errors.New("there is no state to save"))
-	case state.Version > stateVersion:
+	case state.Version > form.Version:
 		return s.notSaved(fmt.Errorf("%w (version %d)", quota.ErrNewerState, state.Version))
-	case state.Version != 0 && state.Version != stateVersion:
+	case state.Version != 0 && state.Version != form.Version:
 		return s.notSaved(fmt.Errorf("states of version %d are not written", state.Version))
 	case state.Generation >= highestGeneration:
 		return s.notSaved(errors.New("no generation is so high"))

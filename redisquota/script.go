@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"example.com/quota/internal/form"
 )
 
 //go:embed lua/prelude.lua
@@ -118,7 +120,7 @@ func (s *Store) arguments(c *command) []any {
 	c.known, c.epoch = s.known, s.epoch
 	s.mu.Unlock()
 	return append([]any{
-		s.offset().Microseconds(), c.known.dataset, c.known.generation, c.known.mark, newToken(), stateVersion, c.token,
+		s.offset().Microseconds(), c.known.dataset, c.known.generation, c.known.mark, newToken(), form.Version, c.token,
 	}, c.args...)
 }
 

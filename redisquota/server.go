@@ -21,6 +21,10 @@ func (s *Store) checkServer(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("redisquota: asking the server of %s for its settings: %w", s.prefix, err)
 	}
+	if info["role"] == "slave" {
+		return fmt.Errorf("redisquota: %w: the client of %s asks a replica, which may not know the newest books: give it the "+
+			"master's address, or let it ask Sentinel", quota.ErrInvalidConfig, s.prefix)
+	}
 	policy, known := info["maxmemory_policy"]
 	switch {
 	case !known:

@@ -97,6 +97,7 @@ func TestAChangeWaitsForReplicas(t *testing.T) {
 	open(t, master.Client(), "replicas", withLog(log), hasty)
 	require.Contains(t, log.String(), "Options.Replicas")
 	replica := redistest.StartReplica(t, master)
+	require.ErrorIs(t, newError(t, replica.Client(), "replicas"), quota.ErrInvalidConfig, "a replica is not asked itself")
 	proxy := redistest.StartProxy(t, master.Addr())
 	store := open(t, redistest.Client(t, proxy.Addr()), "replicas", patient)
 	book := books(t, 3)
@@ -152,4 +153,25 @@ func TestATrackerCountsOnceWhatTooFewReplicasHaveReceived(t *testing.T) {
 	replica.Restart()
 	redistest.Eventually(t, "the replica is back", func() bool { return tracker.Flush(t.Context()) == nil })
 	require.Equal(t, stand{3, 0}, standOf(t, start(t, open(t, master.Client(), "count")), "calls"))
+}
+
+func TestFlushIsNotNilWhileNoReplicaHasTheUsage(t *testing.T) {
+	master := redistest.Start(t)
+	tracker := start(t, open(t, master.Client(), "flush", func(opts *redisquota.Options) {
+		opts.Replicas, opts.ReplicaTimeout = 1, 20*time.Millisecond
+	}))
+	err := tracker.RecordUsage(t.Context(), "calls", quota.Requests(2))
+	require.ErrorIs(t, err, redisquota.ErrReplicas)
+	require.ErrorIs(t, err, quota.ErrPending)
+	require.ErrorIs(t, tracker.Flush(t.Context()), redisquota.ErrReplicas, "there is still no replica")
+}
+
+func TestCloseIsNotNilWhileNoReplicaHasTheUsage(t *testing.T) {
+	master := redistest.Start(t)
+	tracker := start(t, open(t, master.Client(), "close", func(opts *redisquota.Options) {
+		opts.Replicas, opts.ReplicaTimeout = 1, 20*time.Millisecond
+	}))
+	err := tracker.RecordUsage(t.Context(), "calls", quota.Requests(2))
+	require.ErrorIs(t, err, quota.ErrPending)
+	require.ErrorIs(t, tracker.Close(), quota.ErrNotSaved, "there is still no replica")
 }

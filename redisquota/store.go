@@ -94,6 +94,10 @@ func (s *Store) read(ctx context.Context, c *command) (*answer, error) {
 // that is decided: either the server has said so, or its time has come from which on it does not carry out the command.
 // For that it may stay up to a second after ctx has ended.
 func (s *Store) write(ctx context.Context, c *command) (*answer, error) {
+	if s.untilOver(c) <= 0 { // this process was stopped for a while: the server will say so, and what to decide on next
+		c.writes = false
+		return s.read(ctx, c)
+	}
 	// If ctx cut the connection, the outcome would be open for longer, not for less.
 	sending, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.untilOver(c)+s.replicaTime())
 	defer cancel()

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"example.com/quota"
-	"example.com/quota/redisquota/internal/offset"
+	"example.com/quota/internal/offset"
 	"example.com/quota/redisquota/internal/redistest"
 )
 
@@ -64,10 +64,11 @@ func TestADecisionThatComesTooLateIsMadeAgain(t *testing.T) {
 		pause time.Duration
 		runs  int
 	}{
-		"in time":                     {func(now time.Time) time.Time { return now.Add(time.Minute) }, 100 * time.Millisecond, 1},
-		"at the very time":            {func(now time.Time) time.Time { return now }, 0, 2},
-		"after the turn":              {func(now time.Time) time.Time { return now.Add(50 * time.Millisecond) }, 100 * time.Millisecond, 2},
-		"of a process that has slept": {func(time.Time) time.Time { return time.Time{} }, 2 * time.Second, 2},
+		"in time":                       {func(now time.Time) time.Time { return now.Add(time.Minute) }, 100 * time.Millisecond, 1},
+		"at the very time":              {func(now time.Time) time.Time { return now }, 0, 2},
+		"after the turn":                {func(now time.Time) time.Time { return now.Add(50 * time.Millisecond) }, 100 * time.Millisecond, 2},
+		"of a process that was stopped": {func(now time.Time) time.Time { return now.Add(-time.Second) }, 0, 2}, // longer than it holds
+		"of a process that has slept":   {func(time.Time) time.Time { return time.Time{} }, 2 * time.Second, 2},
 	} {
 		clock := &turnable{}
 		store := openWith(clock.context(t), t, client, name)

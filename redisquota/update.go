@@ -2,7 +2,6 @@ package redisquota
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -272,10 +271,10 @@ func (s *Store) readAll(ctx context.Context, whole bool) (*answer, map[string]ve
 		return nil, nil, err
 	}
 	var names map[string]bool
-	if a.text(0) == "1" {
+	if a.text(0) == "1" && len(a.rest) > 1 {
 		list, err := texts(a.rest[1])
 		if err != nil {
-			return nil, nil, errors.New("the server has replied with names that are none")
+			return nil, nil, fmt.Errorf("the server has replied with names that are none: %w", err)
 		}
 		names = make(map[string]bool, len(list))
 		for _, name := range list {

@@ -33,8 +33,8 @@ func Row() harness.Row {
 				Name: "a batch is applied again after its rename",
 				Edits: []harness.Edit{{
 					File: "updating.go",
-					Old:  "	if c.batch != 0 && first.applied(writer, c.batch) || c.undoes != 0 && !first.applied(writer, c.undoes) {\n",
-					New:  "	if c.undoes != 0 && !first.applied(writer, c.undoes) {\n",
+					Old:  "	case c.batch != 0 && first.applied(writer, c.batch):\n",
+					New:  "	case false:\n",
 				}},
 				Cases: 200,
 			},

@@ -19,7 +19,7 @@ func StartPooler(tb testing.TB, s *Server) *Pooler {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require(tb, err)
-	p := &Pooler{Proxy{listener: listener, socket: s.socket(), conns: map[net.Conn]bool{}, reached: make(chan struct{})}}
+	p := &Pooler{Proxy{listener: listener, socket: s.Socket(), conns: map[net.Conn]bool{}, reached: make(chan struct{})}}
 	p.accept(p.pool)
 	tb.Cleanup(p.close)
 	return p

@@ -51,7 +51,7 @@ func StartProxy(tb testing.TB, s *Server) *Proxy {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require(tb, err)
-	p := &Proxy{listener: listener, socket: s.socket(), conns: map[net.Conn]bool{}, reached: make(chan struct{})}
+	p := &Proxy{listener: listener, socket: s.Socket(), conns: map[net.Conn]bool{}, reached: make(chan struct{})}
 	p.accept(p.serve)
 	tb.Cleanup(p.close)
 	return p

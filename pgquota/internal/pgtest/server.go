@@ -205,6 +205,14 @@ func (s *Server) Restart(tb testing.TB, settings ...string) {
 	require(tb, s.start())
 }
 
+// CrashAndRestart is Crash and Restart for any goroutine.
+func (s *Server) CrashAndRestart() error {
+	if err := s.end(syscall.SIGQUIT); err != nil {
+		return err
+	}
+	return s.start()
+}
+
 // Standby makes a server that does not run a standby, of nobody, from its next start on.
 func (s *Server) Standby(tb testing.TB) {
 	tb.Helper()
@@ -241,7 +249,8 @@ func (s *Server) DSN(settings ...string) string {
 	return strings.Join(append([]string{"host=" + s.dir, "user=" + Superuser, "dbname=postgres", "sslmode=disable"}, settings...), " ")
 }
 
-func (s *Server) socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") }
+// Socket returns the path of the server's socket.
+func (s *Server) Socket() string { return filepath.Join(s.dir, ".s.PGSQL.5432") }
 
 // Pool returns a pool of connections that is closed at the end of the test.
 func Pool(tb testing.TB, dsn string, change ...func(*pgxpool.Config)) *pgxpool.Pool {

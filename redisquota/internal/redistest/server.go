@@ -95,19 +95,28 @@ func Client(tb testing.TB, addr string, change ...func(*redis.Options)) *redis.C
 func (s *Server) Restart() {
 	s.tb.Helper()
 	s.Stop()
+	Must(s.tb, s.start())
+}
+
+// KillAndRestart is Kill and Restart for any goroutine.
+func (s *Server) KillAndRestart() error {
+	s.Kill()
+	return s.start()
+}
+
+func (s *Server) start() error {
 	args := append([]string{
 		"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--dir", s.dir, "--daemonize", "no", "--save", "",
 		"--appendonly", "yes", "--appendfsync", "always", "--repl-diskless-sync-delay", "0",
 		"--loglevel", "warning", "--logfile", filepath.Join(s.dir, "log"),
 	}, s.args...)
-	s.command, s.ended = exec.Command(s.path, args...), make(chan struct{})
-	s.command.SysProcAttr = endWithParent()
+	command, ended := exec.Command(s.path, args...), make(chan struct{})
+	command.SysProcAttr = endWithParent()
 	started := make(chan error)
 	go func() {
 		// On Linux the server ends with the thread that has started it.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		command, ended := s.command, s.ended
 		err := command.Start()
 		started <- err
 		if err == nil {
@@ -116,27 +125,31 @@ func (s *Server) Restart() {
 		close(ended)
 	}()
 	if err := <-started; err != nil {
-		s.tb.Fatalf("redistest: starting %s: %v", s.path, err)
+		return fmt.Errorf("starting %s: %w", s.path, err)
 	}
-	s.await()
+	s.command, s.ended = command, ended
+	return s.await()
 }
 
 // await returns when the server answers.
-func (s *Server) await() {
-	s.tb.Helper()
+func (s *Server) await() error {
 	client := redis.NewClient(&redis.Options{Addr: s.Addr()})
 	defer func() { _ = client.Close() }()
-	var err error
-	Eventually(s.tb, "the server answers", func() bool {
+	for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+		err := client.Ping(context.Background()).Err()
+		if err == nil {
+			return nil
+		}
 		select {
 		case <-s.ended:
 			log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
-			s.tb.Fatalf("redistest: the server has ended: %s", log)
+			return fmt.Errorf("the server has ended: %s", log)
 		default:
 		}
-		err = client.Ping(context.Background()).Err()
-		return err == nil
-	})
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the server does not answer: %w", err)
+		}
+	}
 }
 
 // Stop ends the server as an operator would.

@@ -1,0 +1,39 @@
+package quota
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestATrackerThatOwnsItsFileGetsOverARenameOfUnknownOutcome(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "quota_state.json")
+	f := NewJSONFile(path)
+	tr, err := New(context.Background(), Config{Persistence: f, Logger: slog.New(slog.DiscardHandler), FlushInterval: time.Hour,
+		Quotas: []Quota{{Name: "r", Limits: []Limit{{Max: 100}}}}})
+	require.NoError(t, err)
+	require.NoError(t, tr.RecordUsage(t.Context(), "r"))
+	require.NoError(t, tr.Flush(t.Context()))
+	good := f.files
+	f.files.rename = func(a, b string) error {
+		if b != f.target {
+			return good.rename(a, b)
+		}
+		_ = good.rename(a, b)
+		f.files.stat = func(string) (os.FileInfo, error) { return nil, syscall.EIO }
+		return syscall.EIO
+	}
+	require.NoError(t, tr.RecordUsage(t.Context(), "r"))
+	require.ErrorIs(t, tr.Flush(t.Context()), ErrNotSaved)
+	f.files = good // the disk is well again
+	require.NoError(t, tr.Flush(t.Context()))
+	_, err = tr.Reserve(t.Context(), "r")
+	require.NoError(t, err)
+	require.NoError(t, tr.Close())
+}

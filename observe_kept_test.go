@@ -1,0 +1,41 @@
+package quota
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestAReportThatIsTakenOverLateConcernsTheWindowOfThen(t *testing.T) {
+	t.Parallel()
+	none := int64(0)
+	for _, c := range []struct {
+		window Window
+		late   int64
+		used   int64
+	}{
+		{Daily(nil), 12*hour - 1, 10},
+		{Daily(nil), 12 * hour, 0},
+		{Lifetime(), 40 * day, 10},
+		{Every(2 * time.Hour), hour, 10},
+		{Every(2 * time.Hour), 2 * hour, 0},
+		{Rolling(2 * time.Hour), 2*hour - 1, 10},
+		{Rolling(2 * time.Hour), 3 * hour, 0},
+		{Refill(10 * time.Minute), 4 * minute, 6},
+		{Refill(10 * time.Minute), 11 * minute, 0},
+		{Session(2 * time.Hour), hour, 10},
+		{Session(2 * time.Hour), 2 * hour, 0},
+	} {
+		l := newLedger(t, Limit{Max: 10, Window: c.window})
+		l.pass(c.late)
+		l.book.observe(Observation{Remaining: &none, RetryAfter: time.Hour}, UnitRequests, Window{}, l.at-c.late, l.at)
+		l.verify()
+		require.Equal(t, c.used, l.account().used, "%v, %v later", c.window, time.Duration(c.late))
+		if c.late < hour {
+			require.Equal(t, l.at-c.late+hour, l.book.closed())
+		} else {
+			require.Zero(t, l.book.closed())
+		}
+	}
+}
