@@ -318,10 +318,10 @@ func TestFarMoreBooksThanAreRememberedAreKept(t *testing.T) {
 	client := redistest.Start(t).Client()
 	store := open(t, client, "many")
 	data := text(t, books(t, 1)[0])
-	const many = 5000
-	for from := 0; from < many; from += 1000 {
+	const many, atOnce = 5000, 200
+	for from := 0; from < many; from += atOnce {
 		var names []string
-		for i := from; i < from+1000; i++ {
+		for i := from; i < from+atOnce; i++ {
 			names = append(names, "user:"+string(rune('a'+i%26))+strings.Repeat("x", i/26))
 		}
 		require.NoError(t, store.Update(t.Context(), names, func(tx *quota.Tx) error {

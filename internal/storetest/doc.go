@@ -25,6 +25,6 @@
 //	func TestFleet(t *testing.T)     { storetest.TestFleet(t, subject) }
 //	func TestSequences(t *testing.T) { storetest.TestSequences(t, subject) }
 //
-// How much is tried is small unless the environment says QUOTA_STORETEST=full, and random numbers are new each time unless
-// it names QUOTA_STORETEST_SEED.
+// How much is tried is small, and the same each time, unless the environment says QUOTA_STORETEST=full: then it takes long,
+// and random numbers are new. QUOTA_STORETEST_SEED names those of another time.
 package storetest

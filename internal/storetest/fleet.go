@@ -107,7 +107,7 @@ func newFleet(subject Subject, server Server, n Numbers, seed uint64) *fleet {
 	random := rand.New(rand.NewPCG(seed, 0))
 	return &fleet{
 		Numbers: n, subject: subject, server: server, random: random,
-		place: Place{Address: server.Address, Name: fmt.Sprintf("fleet_%x", random.Uint32())},
+		place: Place{Address: server.Address, Name: fmt.Sprintf("fleet_%x", time.Now().UnixNano())},
 	}
 }
 

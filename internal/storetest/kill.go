@@ -85,11 +85,12 @@ func (f *fleet) afterKills(ctx context.Context) error {
 	return nil
 }
 
-// moments returns n counts of acknowledged grants, in order, at which something is to happen.
+// moments returns n counts of acknowledged grants, in order, at which something is to happen: early enough to happen before the
+// quota is used up.
 func (f *fleet) moments(n int) []int64 {
 	list := make([]int64, n)
 	for i := range list {
-		list[i] = 1 + f.random.Int64N(f.Requests*3/4)
+		list[i] = 1 + f.random.Int64N(f.Requests/2)
 	}
 	slices.Sort(list)
 	return list

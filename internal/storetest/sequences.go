@@ -27,6 +27,9 @@ func TestSequences(t *testing.T, subject Subject) {
 			t.Fatalf("sequence %d of seed %d: %v", i, seed, err)
 		}
 		granted, refused = granted+s.granted, refused+s.refused
+		if (i+1)%50 == 0 {
+			t.Logf("%d sequences in %v", i+1, time.Since(began).Round(time.Second))
+		}
 	}
 	if granted == 0 || refused == 0 {
 		t.Fatalf("%d reservations were granted and %d refused: that tries too little", granted, refused)

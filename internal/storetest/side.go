@@ -112,20 +112,16 @@ func (s *side) status(name string) string {
 	if !known {
 		return "unknown"
 	}
-	return inJSON(seen(status))
-}
-
-// seen leaves out how often a quota has refused that nobody has used today: where there is no book yet, a store shows that
-// when it has been saved.
-func seen(status quota.QuotaStatus) quota.QuotaStatus {
 	if fleeting(status) {
 		status.Today.Denied, status.Today.DeniedBy = 0, nil
 	}
-	return status
+	return inJSON(status)
 }
 
+// fleeting reports whether nothing but refusals counts of a user today: where there is no book, a store shows those when they
+// have been saved.
 func fleeting(status quota.QuotaStatus) bool {
-	return status.Reservations == 0 && status.Today.Calls == 0
+	return strings.HasPrefix(status.Name, "user:") && status.Reservations == 0 && status.Today.Calls == 0
 }
 
 // told returns the alerts, those of each quota as they came: in which order quotas have theirs is open.
@@ -146,8 +142,8 @@ func (s *side) summary() string {
 	summary := s.tracker.Summary()
 	var lines []string
 	for _, one := range summary.Quotas {
-		if !strings.HasPrefix(one.Name, "user:") || !fleeting(one) {
-			lines = append(lines, inJSON(seen(one)))
+		if !fleeting(one) {
+			lines = append(lines, inJSON(one))
 		}
 	}
 	return strings.Join(append(lines, summary.Recovered), "\n")
