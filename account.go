@@ -94,6 +94,9 @@ func (a *account) turn(now int64) {
 			a.start, a.end, a.first, a.reserved = 0, 0, 0, 0
 			a.clear(ended)
 		}
+		if a.start == 0 && now >= a.since {
+			a.armed = 0 // a Session that begins from here on is told apart from those before by when it does
+		}
 	case kindRolling:
 		gone, oldest := 0, now-a.length()-a.sliceLength()
 		for gone < len(a.slices) && a.slices[gone].start <= oldest {
@@ -182,7 +185,9 @@ func (a *account) counts(granted int64) bool {
 func (a *account) begin(now int64) {
 	if a.start == 0 {
 		a.start, a.end = now, now+a.length()
+		armed := a.armed // by a Reset at this very instant
 		a.clear(now)
+		a.armed = armed
 	}
 }
 
@@ -329,20 +334,6 @@ func (a *account) raise(n, now int64) {
 		return
 	}
 	a.charge(n-a.used, now)
-}
-
-// reset makes used 0. Open holds stay.
-func (a *account) reset(now int64) {
-	for i := range a.slices {
-		a.slices[i].used = 0
-	}
-	a.used, a.since, a.first, a.part = 0, now+1, 0, 0 // what expired at this very moment has been reset too
-	if a.window.kind == kindSession && a.reserved == 0 {
-		a.start, a.end = 0, 0
-	}
-	a.marks = a.marks[:0]
-	a.armed++
-	a.ring()
 }
 
 // reanchor moves the account to a time that lies further back than a clock may step: usage is kept, and what was

@@ -172,7 +172,7 @@ func (t *QuotaTracker) deliverAll(ctx context.Context) {
 	for ; mine; alert, mine = t.alerts.next(true) {
 		t.call(alert)
 		t.noteDelivered(ctx, alert)
-		if now := t.bookTime(); t.shared.active() && now-renewed >= takeOverAlerts/2 {
+		if now := t.bookTime(); t.shared.active() && now-renewed >= int64(time.Second) {
 			t.renew(ctx)
 			renewed = now
 		}
@@ -188,7 +188,7 @@ func (t *QuotaTracker) renew(ctx context.Context) {
 	for _, alert := range waiting {
 		op.names = insertNames(op.names, []string{alert.Quota})
 	}
-	if len(waiting) > 0 && t.perform(ctx, op) == nil {
+	if len(waiting) > 0 && t.perform(context.WithoutCancel(ctx), op) == nil {
 		t.alerts.drop(slices.DeleteFunc(waiting, func(alert Alert) bool { return slices.Contains(op.held, alert.ID) }))
 	}
 }

@@ -235,3 +235,15 @@ func (b *Book) nextTurn() int64 {
 	}
 	return next
 }
+
+// nextRenewal is when the first of the windows that open holds carry over ends; latest when there is none.
+func (b *Book) nextRenewal() int64 {
+	next := latest
+	for i := range b.accounts {
+		a := &b.accounts[i]
+		if a.carries() && a.end > b.clock {
+			next = min(next, a.end)
+		}
+	}
+	return next
+}

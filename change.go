@@ -69,7 +69,8 @@ func (t *QuotaTracker) lock(pages []page) []page { return t.lockFor(pages, fewEx
 
 // Very many holds may be due at once. Whoever comes first lets a part of them expire, the timer goes on with parts of that
 // size, and whoever comes meanwhile waits for one of those and does little himself. What is due but has not expired yet is
-// held, so that nothing is admitted for which there is no room; what is refused waits until all have expired.
+// held, so that nothing is admitted for which there is no room; what is refused, and usage that would settle it, waits until
+// all have expired.
 const (
 	manyExpire = 512
 	fewExpire  = 8

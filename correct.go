@@ -31,7 +31,11 @@ func (b *Book) observe(o Observation, unit Unit, window Window, at, now int64) {
 
 // resets reports whether a Reset in the present window has to be remembered, because the next alert is another one.
 func (a *account) resets() bool {
-	return a.armed > 0 && a.window.kind != kindRolling && a.window.kind != kindRefill // whose alerts have IDs by the time
+	switch a.window.kind {
+	case kindRolling, kindRefill, kindInFlight: // whose alerts have IDs by the time, or there are none
+		return false
+	}
+	return a.armed > 0
 }
 
 // concerns reports whether what was said of the window at that time is about the one that now falls into.
@@ -57,6 +61,20 @@ func (b *Book) reset(now int64) {
 		a.reset(now)
 	}
 	b.changed = true
+}
+
+// reset makes used 0. Open holds stay.
+func (a *account) reset(now int64) {
+	for i := range a.slices {
+		a.slices[i].used = 0
+	}
+	a.used, a.since, a.first, a.part = 0, now+1, 0, 0 // what expired at this very moment has been reset too
+	if a.window.kind == kindSession && a.reserved == 0 {
+		a.start, a.end = 0, 0
+	}
+	a.marks = a.marks[:0]
+	a.armed++
+	a.ring()
 }
 
 // undo takes back a grant that its caller was never told of. It leaves no trace but the peak of the day. A hold that

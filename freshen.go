@@ -118,13 +118,10 @@ func (s *shared) rereadAll() {
 func (s *shared) searchForAlerts(now int64) {
 	t := s.tracker
 	interval := takeOverAlerts * (1 + s.books/1000)
-	if s.searched != 0 && now-s.searched < interval && now >= s.searched || !t.delivers() {
+	if now-s.searched < interval && now >= s.searched || !t.delivers() {
 		return
 	}
-	first := s.searched == 0
-	if s.searched = now; first {
-		return // New has just looked
-	}
+	s.searched = now
 	if t.file == nil {
 		s.rereadAll()
 		return

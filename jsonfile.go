@@ -384,7 +384,7 @@ func (f *JSONFile) lastLoaded() *uint64 {
 
 // continues reports whether base is what f has last loaded or saved, also where it is not known whether it was saved.
 func (f *JSONFile) continues(base *snapshot) bool {
-	if maybe := f.perhaps; maybe != nil && base.info != nil && os.SameFile(maybe.info, base.info) && maybe.generation == base.generation {
+	if f.perhaps != nil && f.perhaps.says(base) {
 		return true
 	}
 	loaded := f.lastLoaded()

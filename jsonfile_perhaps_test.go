@@ -37,3 +37,27 @@ func TestATrackerThatOwnsItsFileGetsOverARenameOfUnknownOutcome(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, tr.Close())
 }
+
+func TestAStateOfAnotherIsNotTakenForOnesOwnOfUnknownOutcome(t *testing.T) {
+	ctx, path := t.Context(), filepath.Join(t.TempDir(), "quota_state.json")
+	state := func(used int64) *State {
+		return &State{Books: map[string]*Book{"q": importedBook(used, 0, latest)}}
+	}
+	mine, other := NewJSONFile(path), NewJSONFile(path)
+	require.NoError(t, mine.Save(ctx, state(1)))
+	good := mine.files
+	mine.files.rename = func(a, b string) error {
+		if b == mine.target {
+			mine.files.stat = func(string) (os.FileInfo, error) { return nil, syscall.EIO }
+			return syscall.EIO // nothing has been renamed
+		}
+		return good.rename(a, b)
+	}
+	require.ErrorIs(t, mine.Save(ctx, state(2)), ErrNotSaved)
+	mine.files = good
+	_, err := other.Load(ctx)
+	require.NoError(t, err)
+	require.NoError(t, other.Save(ctx, state(77)))
+	err = mine.Save(ctx, state(3))
+	require.ErrorIs(t, err, ErrConflict, "somebody else has changed the state")
+}

@@ -35,6 +35,12 @@ type snapshot struct {
 	fresh      bool                    // nothing has been saved
 }
 
+// says reports whether both are the same generation of the same state.
+func (s *snapshot) says(other *snapshot) bool {
+	return s.generation == other.generation && s.updatedAt.Equal(other.updatedAt) &&
+		maps.EqualFunc(s.books, other.books, func(x, y savedBook) bool { return bytes.Equal(x.body, y.body) })
+}
+
 // A savedBook is a book and what the file says of it.
 type savedBook struct {
 	book      *Book

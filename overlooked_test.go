@@ -3,6 +3,7 @@ package quota_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"math"
@@ -189,4 +190,29 @@ func TestTwoTrackersKeepWhatANewLimitStartedWith(t *testing.T) {
 	require.EqualValues(t, 40, used(two))
 	_, err := one.Reserve(ctx, "u:x", quota.Requests(61))
 	require.ErrorIs(t, err, quota.ErrExceeded)
+}
+
+// A countingStore counts its saves.
+type countingStore struct {
+	*memStore
+	saves atomic.Int32
+}
+
+func (c *countingStore) Save(ctx context.Context, s *quota.State) error {
+	c.saves.Add(1)
+	return c.memStore.Save(ctx, s)
+}
+
+func TestLookingEverywhereDoesNotSaveForEachQuota(t *testing.T) {
+	ctx, clock, store := t.Context(), quotatest.NewClock(morning), &countingStore{memStore: &memStore{}}
+	tracker := startOn(t, struct{ quota.Persistence }{store}, withClock(lateClock{clock}),
+		withQuotas(quota.Quota{Name: "u:*", Limits: []quota.Limit{{Max: 10, Window: quota.Lifetime()}}}))
+	for i := range 100 {
+		require.NoError(t, tracker.RecordUsage(ctx, fmt.Sprint("u:", i)))
+	}
+	clock.Advance(24 * time.Hour)
+	before := store.saves.Load()
+	_, err := tracker.Reservation(ctx, "nobody's")
+	require.ErrorIs(t, err, quota.ErrNoReservation)
+	require.LessOrEqual(t, store.saves.Load()-before, int32(10))
 }

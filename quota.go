@@ -229,8 +229,8 @@ func (t *QuotaTracker) applyConfiguration(ctx context.Context) error {
 // touch is an operation that only lets time pass and the configuration apply.
 type touch struct{ names []string }
 
-func (o *touch) quotas() []string    { return o.names }
-func (o *touch) apply([]page) {}
+func (o *touch) quotas() []string { return o.names }
+func (o *touch) apply([]page)     {}
 
 // SetQuotas puts other quotas in the place of those configured. Usage is kept where unit and window are the same; a new
 // limit starts with the day totals that fall into its window; a quota that is not named any more is kept in the state
@@ -249,8 +249,9 @@ func (t *QuotaTracker) SetQuotas(ctx context.Context, quotas []Quota) error {
 }
 
 // Reset makes what a quota has used 0 and arms its alerts again. Open reservations and today's totals stay. ErrNotSaved:
-// the state is shared and cannot be reached, and nothing is reset until Reset is called again. On any other state it takes
-// effect even when the save fails, see ErrPending.
+// the state is shared and the save has failed; it is not made later, so call Reset again (where it was the last step of the
+// save that failed, it may stand in the state all the same). On any other state it takes effect even when the save fails,
+// see ErrPending.
 func (t *QuotaTracker) Reset(ctx context.Context, name string) error {
 	found, err := t.current.Load().resolve(name)
 	if err != nil {
@@ -280,8 +281,8 @@ func (t *QuotaTracker) Refresh(ctx context.Context) error {
 // rereading is an operation on every quota that changes nothing.
 type rereading struct{}
 
-func (o *rereading) quotas() []string    { return nil }
-func (o *rereading) apply([]page) {}
+func (o *rereading) quotas() []string { return nil }
+func (o *rereading) apply([]page)     {}
 
 // Flush saves what has not been saved yet: with FlushInterval what has come since the last save, else what an earlier
 // save could not, and counters of refusals.

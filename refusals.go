@@ -17,26 +17,32 @@ func (b *Book) refusalFor(by string) refusal {
 	return refusal{by: by, n: 1, day: b.today.start, at: b.clock}
 }
 
-// refuse counts a refusal on its day. Where that is over and nothing is left of it here, it counts today.
-func (b *Book) refuse(r *rules, one refusal, now int64) {
+// refuse counts a refusal on its day. Where that is over and nothing is known of it any more, it counts today. It reports
+// whether it counts at all: quotas of a template keep no past days.
+func (b *Book) refuse(r *rules, one refusal, now int64) bool {
+	if _, end := r.day(one.at); r.template && end <= now {
+		return false
+	}
 	if at := min(one.at, now); at >= b.clock {
 		b.advance(r, at)
 	}
 	if one.day >= b.today.start {
 		b.today.deny(one.by, one.n)
-		return
+		return true
 	}
 	past := b.finished()
-	at := slices.IndexFunc(past, func(day DaySummary) bool { return nanos(day.Day) == one.day })
-	switch {
-	case at >= 0:
-		past = slices.Clone(past) // finished days are not changed where they stand
-		past[at] = past[at].clone()
-		past[at].deny(one.by, one.n)
-		b.more.finished = past
-	case !r.template: // whose quotas keep no past days
-		b.today.deny(one.by, one.n)
+	if r.history != nil {
+		past = mergeDays(r.history(b.name), past)
 	}
+	at := slices.IndexFunc(past, func(day DaySummary) bool { return nanos(day.Day) == one.day })
+	if at < 0 {
+		b.today.deny(one.by, one.n)
+		return true
+	}
+	day := past[at].clone()
+	day.deny(one.by, one.n)
+	b.details().finished = mergeDays(b.finished(), []DaySummary{day}) // a list of its own: finished days are shared
+	return true
 }
 
 // refusals are those that no update has saved: a refusal alone saves nothing, and is counted with the next update that
@@ -125,10 +131,13 @@ func (s *shared) showRefusals(b *Book, r *rules, has []refusal) {
 
 // recount puts the refusals of before into the books that the transaction has. They stay there if it changes anything.
 func (b *updating) recount() {
+	b.outdated = make(refusals)
 	for name, list := range b.refusals {
 		p := b.pages[name]
 		for _, one := range list {
-			p.book.refuse(p.rules, one, b.now)
+			if !p.book.refuse(p.rules, one, b.now) {
+				b.outdated[name] = append(b.outdated[name], one)
+			}
 		}
 	}
 }
@@ -153,13 +162,16 @@ func (b *updating) count() {
 // settleRefusals forgets the refusals that have been saved and remembers those that have not.
 func (b *updating) settleRefusals() {
 	s := b.shared
+	saved := b.outdated
 	if b.counted {
-		s.mu.Lock()
-		for name, list := range b.refusals {
-			s.refusals.settle(name, list)
-		}
-		s.mu.Unlock()
-		b.refusals = nil
+		saved, b.refusals = b.refusals, nil
+	}
+	s.mu.Lock()
+	for name, list := range saved {
+		s.refusals.settle(name, list)
+	}
+	s.mu.Unlock()
+	if b.counted {
 		return
 	}
 	for _, c := range b.calls {

@@ -165,3 +165,43 @@ func TestReadingEverythingIsAnUpdateOfItsOwn(t *testing.T) {
 		require.Equal(t, [][]string{{"calls"}, {"calls"}, nil}, store.names)
 	})
 }
+
+func TestARefusalThatFindsItsDayOverInTheHistoryFileCountsOnItsDay(t *testing.T) {
+	ctx, clock, path := t.Context(), quotatest.NewClock(time.Date(2026, time.January, 5, 23, 0, 0, 0, time.UTC)), newStatePath(t)
+	one := startOn(t, quota.NewJSONFile(path), withQuotas(calls(1)), withClock(lateClock{clock}))
+	other := startOn(t, quota.NewJSONFile(path), withQuotas(calls(1)), withClock(lateClock{clock}))
+	require.NoError(t, other.RecordUsage(ctx, "calls"))
+	for range 12 {
+		_, err := one.Reserve(ctx, "calls")
+		require.ErrorIs(t, err, quota.ErrExceeded)
+	}
+	clock.Advance(2 * time.Hour)
+	require.NoError(t, other.RecordUsage(ctx, "calls"), "the day is turned by another tracker")
+	require.NoError(t, one.RecordUsage(ctx, "calls"))
+	days := one.History("calls")
+	require.Len(t, days, 1)
+	status, _ := one.Status("calls")
+	require.Equal(t, [2]int64{12, 0}, [2]int64{days[0].Denied, status.Today.Denied})
+}
+
+func TestARefusalOfAQuietDayCountsOnIt(t *testing.T) {
+	for name, store := range map[string]quota.Persistence{"file": quota.NewJSONFile(newStatePath(t)), "server": newSharedStore()} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, clock := t.Context(), quotatest.NewClock(time.Date(2026, time.January, 5, 12, 0, 0, 0, time.UTC))
+				one := startOn(t, store, withQuotas(calls(1)), withClock(lateClock{clock}))
+				other := startOn(t, store, withQuotas(calls(1)), withClock(lateClock{clock}))
+				require.NoError(t, other.RecordUsage(ctx, "calls"))
+				clock.Advance(24 * time.Hour)
+				_, err := one.Reserve(ctx, "calls", quota.Requests(2))
+				require.ErrorIs(t, err, quota.ErrExceeded)
+				clock.Advance(24 * time.Hour)
+				require.NoError(t, other.RecordUsage(ctx, "calls"))
+				require.NoError(t, one.RecordUsage(ctx, "calls"))
+				status, _ := one.Status("calls")
+				require.Zero(t, status.Today.Denied)
+				require.Len(t, one.History("calls"), 2)
+			})
+		})
+	}
+}

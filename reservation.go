@@ -253,6 +253,7 @@ func (t *QuotaTracker) search(ctx context.Context, names []string, id string, ke
 		}
 		return op.found, nil
 	}
+	var last receipt // the save of the last has what those before it have changed
 	for _, name := range names {
 		e := t.entries.find(name)
 		if e == nil {
@@ -260,12 +261,15 @@ func (t *QuotaTracker) search(ctx context.Context, names []string, id string, ke
 		}
 		pages := t.lock([]page{{entry: e}})
 		op.apply(pages)
-		_ = t.settleUp(ctx, t.shut(pages)) // what is not saved goes out with the next save
+		if done := t.shut(pages); done.changed {
+			last = done
+		}
 		if op.found != nil {
-			return op.found, nil
+			break
 		}
 	}
-	return nil, nil
+	_ = t.settleUp(ctx, last) // what is not saved goes out with the next save
+	return op.found, nil
 }
 
 type searching struct {

@@ -216,5 +216,5 @@ func (t *QuotaTracker) tended(e *entry, err error) {
 // tending is an operation that lets time pass, and drops the books of templates in which nothing counts any more.
 type tending struct{ names []string }
 
-func (o *tending) quotas() []string    { return o.names }
-func (o *tending) apply([]page) {}
+func (o *tending) quotas() []string { return o.names }
+func (o *tending) apply([]page)     {}

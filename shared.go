@@ -75,7 +75,7 @@ const (
 
 func (s *shared) start(t *QuotaTracker, store SharedPersistence) {
 	s.tracker, s.store = t, store
-	s.refusals = make(refusals)
+	s.refusals, s.searched = make(refusals), t.now() // New looks by itself
 	t.waiters.atOnce = shareASave
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if t.file != nil {
@@ -369,8 +369,8 @@ func (s *shared) retry() {
 // flushing is an operation that changes nothing, but saves what is kept and the refusals that have been counted.
 type flushing struct{}
 
-func (o *flushing) quotas() []string    { return nil }
-func (o *flushing) apply([]page) {}
+func (o *flushing) quotas() []string { return nil }
+func (o *flushing) apply([]page)     {}
 
 // note keeps something to be logged.
 func (s *shared) note(log func()) {

@@ -110,7 +110,9 @@ func TestCloseSavesACallThatCameWhileItFlushed(t *testing.T) {
 		store.script = func(context.Context) error {
 			switch updates++; updates {
 			case 1: // Close saves the refusal; a call that has begun before is queued behind
-				go func() { late <- tracker.shared.submit(t.Context(), &recording{name: "q", list: *amounting(Requests(1))}) }()
+				go func() {
+					late <- tracker.shared.submit(t.Context(), &recording{name: "q", list: *amounting(Requests(1))})
+				}()
 				synctest.Wait()
 			case 2:
 				return errScript

@@ -21,6 +21,8 @@ type updating struct {
 	due     []Alert
 	changed []string // the quotas whose books have changed
 	counted bool     // the refusals have gone into the books
+
+	outdated refusals // that count nowhere any more
 }
 
 // A sharedPage is a page of a book that a transaction has handed out.
@@ -282,6 +284,9 @@ func (t *QuotaTracker) applyHere(c *call, number uint64) bool {
 		c.op.apply(without)
 	}
 	changed := len(without) < len(pages)
+	if op, ok := c.op.(*settling); ok && changed {
+		op.settled = false // elsewhere it took effect
+	}
 	for i := range pages {
 		changed = changed || pages[i].book.changed
 		pages[i].book.changed = pages[i].book.changed || before[i]

@@ -194,7 +194,8 @@ func (t *QuotaTracker) await(ctx context.Context, req Request) (*Reservation, er
 			one = t.waiters.enter(names)
 			continue
 		}
-		sleep := left
+		// Where open holds are in the way no time to try again is known; the turn of a budget makes room too.
+		sleep := min(left, t.nextRenewal(names).Sub(inBooks))
 		if t.wall != nil {
 			sleep = min(sleep, time.Minute) // its timers stand still while the machine sleeps
 		}
@@ -243,6 +244,18 @@ func (t *QuotaTracker) gaveUp(err error, refused *ExceededError) error {
 	}
 	t.countRefusal(refused)
 	return fmt.Errorf("quota: waiting: %w: %w", err, refused)
+}
+
+// nextRenewal is when the first of the quotas' days, weeks and months ends; far away when they have none.
+func (t *QuotaTracker) nextRenewal(names []string) time.Time {
+	next := latest
+	for _, name := range names {
+		e := t.entryOf(name)
+		e.mu.Lock()
+		next = min(next, e.book.nextRenewal())
+		e.mu.Unlock()
+	}
+	return instant(next)
 }
 
 // countRefusal counts the refusal with which waiting ended.

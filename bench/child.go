@@ -34,6 +34,7 @@ type answer struct {
 	Bytes   float64
 
 	// Of a fleet.
+	InTime  int // of Ops, within the budget
 	Times   []time.Duration
 	Trips   int64
 	Granted int // of the bounded quota

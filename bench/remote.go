@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -91,6 +92,7 @@ func refusedBy(ctx context.Context, t *quota.QuotaTracker, name string) step {
 
 // The figures of decisions.
 const (
+	opsInTime        = "decisions within the budget"
 	medianCall       = "median of a call"
 	tailCall         = "99th percentile of a call"
 	tripsPerDecision = "round trips per decision"
@@ -99,7 +101,7 @@ const (
 // decide lets workers repeat their steps, one after the other, and returns how long each took. A worker ends after its
 // last step, when budget has passed.
 func decide(budget time.Duration, workers int, steps ...step) (effort, []time.Duration, error) {
-	times, errs := make([][]time.Duration, workers), make([]error, workers)
+	times, errs, late := make([][]time.Duration, workers), make([]error, workers), make([]int, workers)
 	var group sync.WaitGroup
 	start := time.Now()
 	for worker := range workers {
@@ -111,18 +113,23 @@ func decide(budget time.Duration, workers int, steps ...step) (effort, []time.Du
 					}
 					now := time.Now()
 					times[worker] = append(times[worker], now.Sub(at))
-					at = now
+					if at = now; at.Sub(start) > budget {
+						late[worker]++
+					}
 				}
 			}
 		})
 	}
 	group.Wait()
 	elapsed := time.Since(start)
-	var all []time.Duration
-	for _, some := range times {
-		all = append(all, some...)
+	all, inTime := slices.Concat(times...), 0
+	for worker := range workers {
+		inTime += len(times[worker]) - late[worker]
 	}
-	return effort{ops: len(all), elapsed: elapsed}, all, errors.Join(errs...)
+	if inTime == 0 { // as when everything is to run for a moment
+		inTime = len(all)
+	}
+	return effort{ops: len(all), elapsed: elapsed, figures: map[string]float64{opsInTime: float64(inTime)}}, all, errors.Join(errs...)
 }
 
 // deciding is a side of workers that ask a server over a wire.

@@ -101,8 +101,8 @@ func freePort() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer listener.Close()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port), nil
+	port := strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	return port, listener.Close()
 }
 
 // without reports whether a row has to do without its server, and says so. Under CI that is a failure.

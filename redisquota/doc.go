@@ -15,9 +15,12 @@
 // A [Store] remembers the books that it has seen last, and their revisions. The tracker decides on copies of them, at the
 // server's time as the last reply has told it; then one script compares the revisions and the time on the server and writes
 // what has changed. While nobody else has written that is the only round trip, also for a refusal. Else the script returns
-// the newer books, and the tracker decides anew. After five such conflicts in a row the script also gives this batch a lease of
-// a quarter of a second, for which others that want the same quotas wait. Nothing depends on the lease but who comes
-// first; a client that dies with it delays others until it ends.
+// the newer books, and the tracker decides anew.
+//
+// After five such conflicts in a row the stores that want the same quotas take turns: the script gives each a piece of time,
+// 20 ms or what its way to the server needs, in which the others do not write these quotas, and tells them when theirs
+// begins. They wait for it with BLPOP, for a turn that is not used is given back, and then the next begins sooner. Nothing
+// depends on turns but who comes first; a client that dies in its turn delays others until it ends.
 //
 // # Time
 //
@@ -63,7 +66,8 @@
 // Redis 6 or newer, or Valkey. maxmemory-policy noeviction: New refuses any other, because it may delete what has been
 // counted (Options.AllowEviction). An append-only file or replicas: New warns when there is neither. Where a provider
 // forbids INFO, New warns that it could not look, and goes on. A user restricted by ACL needs the keys {quota:NAMESPACE}:*
-// and the commands +@hash +eval +evalsha +info +wait +time +get +set +del +exists +pexpire.
+// and the commands +@hash +eval +evalsha +info +wait +time +get +set +del +exists +pexpire +rpush +blpop; without the last
+// a turn only begins when it was planned to.
 //
 // ContextTimeoutEnabled lets the client end a call that waits for an answer as soon as its time is over; without it the
 // connection stays busy until ReadTimeout.

@@ -45,7 +45,8 @@ const (
 )
 
 // A Store is a quota.SharedPersistence in Redis or Valkey. It is safe for concurrent use, by several trackers too. It has
-// no goroutines or connections of its own and needs no Close: close its trackers, then the client.
+// no connections of its own, no goroutine of it lasts for longer than a moment after the last call, and it needs no Close:
+// close its trackers, then the client.
 //
 // Errors that concern the data match quota.ErrCorruptState, quota.ErrNewerState, ErrLost or ErrReplicas; every error of
 // Update but those of its fn matches quota.ErrNotSaved.
@@ -53,6 +54,7 @@ type Store struct {
 	client  redis.UniversalClient
 	opts    Options
 	prefix  string
+	id      string // of its turns
 	scripts scripts
 	offset  func() time.Duration // of the store's clock; nothing but in tests
 
@@ -63,6 +65,7 @@ type Store struct {
 	cache   cache
 	loaded  *identity // as last loaded or saved by Load and Save
 	failing bool      // the last command that was to write something has not been answered
+	turn    turn
 }
 
 var (
@@ -97,6 +100,7 @@ func New(ctx context.Context, client redis.UniversalClient, opts Options) (*Stor
 		client:  client,
 		opts:    opts,
 		prefix:  prefix,
+		id:      newToken(),
 		scripts: newScripts(),
 		offset:  offset.From(ctx),
 		cache:   newCache(),

@@ -72,12 +72,7 @@ func (once) NoRetry() bool { return true }
 // send sends a command once, and, where the server does not have the script, a second time with its text. It returns when
 // ctx ends, whether or not the client heeds it; the client's own timeouts then end what is left.
 func (s *Store) send(ctx context.Context, c *command) (*answer, error) {
-	s.mu.Lock()
-	c.known, c.epoch = s.known, s.epoch
-	s.mu.Unlock()
-	args := append([]any{
-		s.offset().Microseconds(), c.known.dataset, c.known.generation, c.known.mark, newToken(), form.Version, c.token,
-	}, c.args...)
+	args := s.arguments(c)
 	type result struct {
 		value any
 		err   error
@@ -117,6 +112,16 @@ func (s *Store) send(ctx context.Context, c *command) (*answer, error) {
 		return a, nil
 	}
 	return a, r.err
+}
+
+// arguments returns those of a script, after it has noted what is known of the store as the command is sent.
+func (s *Store) arguments(c *command) []any {
+	s.mu.Lock()
+	c.known, c.epoch = s.known, s.epoch
+	s.mu.Unlock()
+	return append([]any{
+		s.offset().Microseconds(), c.known.dataset, c.known.generation, c.known.mark, newToken(), form.Version, c.token,
+	}, c.args...)
 }
 
 // withContext names the end of ctx beside what the client has made of it.

@@ -15,7 +15,7 @@ const (
 	grace        = 50 * time.Millisecond // by which the clock of this machine and the server's may drift apart in a second
 	smallestWait = 2 * time.Millisecond  // before a command is sent again that was not answered; doubled each time
 	longestWait  = 100 * time.Millisecond
-	longestPoll  = 4 * time.Millisecond // while another has the lease, or after a conflict
+	longestPoll  = 4 * time.Millisecond // while it is another's turn, or after a conflict
 	readAttempts = 3
 )
 
@@ -113,7 +113,7 @@ func (s *Store) write(ctx context.Context, c *command) (*answer, error) {
 		case err != nil && (open == nil || isVerdict(err)):
 			return nil, err
 		case err != nil: // an earlier copy may not have been refused
-		case a.status == "busy":
+		case a.status == "busy" && open != nil:
 			pause = rand.N(longestPoll)
 		case a.status == "early" && (open != nil || s.ahead(c, a) <= grace):
 			pause = s.ahead(c, a)

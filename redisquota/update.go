@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"example.com/quota"
@@ -15,8 +16,6 @@ const (
 	// decisionLife bounds how old a decision may be when the server carries it out: what a process decided before it was
 	// stopped for a while, or what was on its way for long, is not carried out.
 	decisionLife  = time.Second
-	leaseLife     = 250 * time.Millisecond // a client that dies with the lease delays others for as long
-	leaseAfter    = 5                      // conflicts in a row
 	mostConflicts = 1000
 	mostLate      = 20 // times that a decision had no time left when it came to the server
 )
@@ -32,7 +31,7 @@ func (s *Store) Update(ctx context.Context, names []string, fn func(*quota.Tx) e
 	if err := ctx.Err(); err != nil {
 		return s.notSaved(err)
 	}
-	u := &update{store: s, id: newToken(), all: names == nil, names: slices.Clone(names)}
+	u := &update{store: s, all: names == nil, names: slices.Clone(names), begun: time.Now()}
 	slices.Sort(u.names)
 	u.names = slices.Compact(u.names)
 	refused, err := u.run(ctx, fn)
@@ -45,7 +44,6 @@ func (s *Store) Update(ctx context.Context, names []string, fn func(*quota.Tx) e
 // An update is one call of Update.
 type update struct {
 	store *Store
-	id    string // of the lease it may take
 	all   bool
 	names []string
 
@@ -53,16 +51,20 @@ type update struct {
 	now      time.Time
 	fresh    bool // the versions were the newest at now, after the call began
 
-	conflicts, late int  // in a row
-	leased          bool // others wait until this one has come to its end
+	conflicts, late int           // in a row
+	begun           time.Time     // when fn was to run last
+	turn            time.Duration // how long a turn must be for fn to run and be carried out in it
 }
 
 // run returns what fn returned when it ran on what turned out to be the newest books.
 func (u *update) run(ctx context.Context, fn func(*quota.Tx) error) (refused, err error) {
+	end := u.store.stay()
+	defer func() { end(time.Since(u.begun)) }()
 	if err := u.begin(ctx); err != nil {
 		return nil, err
 	}
 	for {
+		u.begun = time.Now()
 		books, err := u.store.decode(u.versions)
 		if err != nil {
 			return nil, err
@@ -74,7 +76,7 @@ func (u *update) run(ctx context.Context, fn func(*quota.Tx) error) (refused, er
 		} else if changes, err = u.changes(tx.Books, books); err != nil {
 			return nil, err
 		}
-		if len(changes) == 0 && u.fresh && !u.leased && (tx.Until.IsZero() || u.now.Before(tx.Until)) {
+		if len(changes) == 0 && u.fresh && (tx.Until.IsZero() || u.now.Before(tx.Until)) {
 			return refused, nil
 		}
 		c := u.commit(tx.Until, changes)
@@ -170,10 +172,11 @@ func (u *update) commit(until time.Time, changes map[string]version) *command {
 	if !until.IsZero() && until.Before(c.before) {
 		c.before = until
 	}
-	lease := int64(0)
-	if u.conflicts+1 >= leaseAfter {
-		lease = leaseLife.Milliseconds()
+	asks := ""
+	if u.conflicts+1 >= turnAfter {
+		asks = "1"
 	}
+	length := min(max(u.turn, shortestTurn), longestTurn).Microseconds()
 	updated, _ := u.now.MarshalText() // a server's time has one
 	names := u.names
 	if u.all {
@@ -185,7 +188,7 @@ func (u *update) commit(until time.Time, changes map[string]version) *command {
 			}
 		}
 	}
-	c.args = append(c.args, micros(c.decided), micros(c.before), u.id, lease, updated, len(names))
+	c.args = append(c.args, micros(c.decided), micros(c.before), s.id, length, asks, updated, len(names))
 	for _, name := range names {
 		c.args = append(c.args, name, u.versions[name].revision)
 	}
@@ -204,7 +207,8 @@ func (u *update) ask(ctx context.Context, c *command) (*answer, error) {
 
 // again prepares the next run of fn, after the server has not carried out what the last one decided.
 func (u *update) again(ctx context.Context, a *answer) error {
-	if a.status == "conflict" {
+	lost := a.status == "conflict" || a.status == "busy"
+	if lost {
 		u.conflicts++
 	} else {
 		u.late++
@@ -216,15 +220,24 @@ func (u *update) again(ctx context.Context, a *answer) error {
 	case u.conflicts >= mostConflicts:
 		return fmt.Errorf("gave up after %d conflicts with others in a row", u.conflicts)
 	}
-	u.leased = a.text(0) == "1"
-	if a.status == "conflict" && !u.leased {
+	u.turn = max(u.turn, turnsOfWork*time.Since(u.begun))
+	wait, err := strconv.ParseInt(a.text(0), 10, 64)
+	switch {
+	case err == nil:
+		u.store.awaitTurn(ctx, time.Duration(wait)*time.Microsecond)
+	case lost:
 		sleep(ctx, rand.N(min(smallestJitter<<min(u.conflicts, 10), longestPoll)))
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if u.all && a.status == "conflict" { // there may be more books than before
+	switch {
+	case u.all && lost: // there may be more books than before
 		return u.fetchAll(ctx)
+	case wait > 0:
+		if a, err = u.store.read(ctx, u.store.reading(u.names, u.versions)); err != nil {
+			return err
+		}
 	}
 	u.take(a)
 	return nil
@@ -235,7 +248,7 @@ const smallestJitter = 100 * time.Microsecond
 // reading makes the command that reads named books, of which these versions are known.
 func (s *Store) reading(names []string, known map[string]version) *command {
 	c := &command{script: s.scripts.commit, token: newToken()}
-	c.args = append(c.args, "", "", "", 0, "", len(names))
+	c.args = append(c.args, "", "", "", 0, "", "", len(names))
 	for _, name := range names {
 		c.args = append(c.args, name, known[name].revision)
 	}
