@@ -32,6 +32,9 @@ func (b *bench) measureManyKeys() ([]finding, error) {
 		return nil, err
 	}
 	lines[0] = lines[0].want(atMost(1)).lacks("one token a call, one limit per key; its state is gone with the process")
+	if err := b.touchAtRandom(); err != nil {
+		return nil, err
+	}
 	half, err := b.takeAtRandom("half of them full", b.keys/10, true)
 	if err != nil {
 		return nil, err
@@ -110,6 +113,39 @@ func (b *bench) takeAtRandom(what string, many int, halfFull bool) ([]finding, e
 		lines = append(lines, against(4, work, found[0], found[1]))
 	}
 	return lines, nil
+}
+
+// touched is a value as large as a quota is in memory, and as far from the others.
+type touched [9][8]uint64
+
+// touchAtRandom finds keys in a map whose values are as large as quotas, and writes to each cache line of one, with no rule
+// and no clock. It says what the memory alone takes.
+func (b *bench) touchAtRandom() error {
+	names := keysOf("user:", b.keys, b.seed)
+	all := make(map[string]*touched, len(names))
+	for _, name := range names {
+		all[name] = new(touched)
+	}
+	keys := draw(names, 1, b.seed)
+	one := func(lines int) side {
+		return serial(fmt.Sprint(lines), func(n int) error {
+			for range n {
+				value := all[keys.key(0)]
+				for line := range lines {
+					value[line][0]++
+				}
+			}
+			return nil
+		})
+	}
+	found, err := compare(b.pace, one(1), one(len(touched{})))
+	if err != nil {
+		return err
+	}
+	b.say(4, "What bounds it: a map that finds one of as many keys at random and changes one cache line of its value takes %s, and %s where it changes "+
+		"all %d lines that a quota fills (its window, its day's totals and what is held). A bucket of the peer fills %d.",
+		nanoseconds.text(summarize(found[0].perOp).median), nanoseconds.text(summarize(found[1].perOp).median), len(touched{}), 2)
+	return nil
 }
 
 // callsOfAll adds up what every quota in memory has used.
