@@ -48,6 +48,9 @@ func (s *Store) awaitTurn(ctx context.Context, wait time.Duration) {
 // listen waits until somebody tells in what time this store has its turn. Nobody does so in time, or at all where the
 // server or the user has no BLPOP.
 func (s *Store) listen(ctx context.Context, most time.Duration) (wait time.Duration, told bool) {
+	most = max(most, time.Millisecond)                        // before Redis 7.0.8 less than that is for ever
+	ctx, cancel := context.WithTimeout(ctx, most+longestTurn) // the connection may be gone without anybody having been told
+	defer cancel()
 	answer := make(chan []string, 1)
 	go func() { // as in send, for clients that do not heed ctx
 		cmd := redis.NewStringSliceCmd(ctx, "blpop", s.prefix+":lease:"+s.id, strconv.FormatFloat(most.Seconds(), 'f', 6, 64))
