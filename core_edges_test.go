@@ -320,6 +320,21 @@ func TestAnExpiredHoldIsSettledOnceByItsHandle(t *testing.T) {
 	}
 }
 
+func TestALimitThatBeginsWithUsageIsSaved(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		used           int64
+		changed, saved bool
+	}{{0, false, false}, {1, false, true}, {0, true, true}, {1, true, true}} {
+		l := newLedger(t)
+		l.record(Requests(c.used))
+		l.book.changed = c.changed
+		l.configure(Limit{Max: 10})
+		l.requireBalance(c.used, 0)
+		require.Equal(t, c.saved, l.book.changed, c)
+	}
+}
+
 func TestTheLastBatchOfASoleWriterIsNeverForgotten(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)

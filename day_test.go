@@ -131,6 +131,15 @@ func TestADayOnWhichNothingHappenedIsNotKept(t *testing.T) {
 	require.Empty(t, l.book.finished())
 }
 
+func TestASummaryCountsRefusalsByTheirReason(t *testing.T) {
+	t.Parallel()
+	var s DaySummary
+	s.deny("a", 2)
+	s.deny("b", 1)
+	s.deny("a", 3)
+	require.Equal(t, DaySummary{Denied: 6, DeniedBy: map[string]int64{"a": 5, "b": 1}}, s)
+}
+
 func TestTheEndOfADayIsSavedWhereSomethingHappened(t *testing.T) {
 	t.Parallel()
 	l := newLedger(t)
