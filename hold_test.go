@@ -200,6 +200,8 @@ func TestASettledIDSettledAgainIsKeptAsLongAsTheLater(t *testing.T) {
 	var s settledIDs
 	s.add("a", 10)
 	s.add("a", 20)
+	s.add("a", 20)
+	require.Len(t, s.list(), 2, "the same again is not remembered again")
 	s.sweep(10)
 	require.True(t, s.has("a", 10))
 	s.sweep(20)
