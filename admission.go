@@ -243,9 +243,7 @@ func (b *Book) describe(i int, now int64, s *LimitStatus) {
 	case a.used > 0:
 		s.Percent = 100
 	}
-	if a.window.kind != kindRolling && a.window.kind != kindRefill {
-		s.ResetsAt = a.time(a.end)
-	}
+	s.ResetsAt = a.time(a.end)
 	if len(a.marks) > 0 {
 		s.AlertsFired = make([]int, len(a.marks))
 		for j, m := range a.marks {

@@ -110,6 +110,12 @@ func TestWhatACallNeedsIsFilledIn(t *testing.T) {
 	} {
 		require.Equal(t, *amounting(c.want...), r.wanted(amounting(c.named...)))
 	}
+	for unit, want := range map[Unit][]Amount{UnitRequests: {Requests(5)}, "images": {Requests(1), {"images", 5}}} {
+		r := rulesOfLimits(Limit{Unit: unit, Max: 10, Estimate: 5})
+		require.Equal(t, *amounting(want...), r.wanted(&amounts{}))
+		named := amounting(Requests(1), Amount{unit, 2})
+		require.Equal(t, *named, r.wanted(named), "it says otherwise")
+	}
 }
 
 func TestForecastIsAStraightLine(t *testing.T) {
@@ -239,6 +245,8 @@ func TestTheSameRefusalIsTheSameErrorUntilItSaysSomethingElse(t *testing.T) {
 	differs("a forecast", Requests(2))
 	l.pass(minute)
 	differs("another forecast", Requests(2))
+	l.book.observe(Observation{RetryAfter: 2 * time.Hour}, "", Window{}, l.at, l.at)
+	differs("the provider", Requests(2))
 }
 
 func TestPercentOfALimitOfOneAndOfNone(t *testing.T) {

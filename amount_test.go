@@ -90,6 +90,8 @@ func TestAmountsNoCallCanMeanAreRefused(t *testing.T) {
 		_, err := gather(named)
 		require.ErrorIs(t, err, ErrInvalidAmount, name)
 	}
+	_, err := gather([]Amount{Requests(-1)})
+	require.ErrorContains(t, err, "must not be negative")
 	for name, named := range map[string][]Amount{
 		"as much as can be counted":               {Tokens(math.MaxInt64), Tokens(0)},
 		"as much as can be counted in both forms": {InputTokens(math.MaxInt64 - 1), OutputTokens(1)},

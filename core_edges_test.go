@@ -45,6 +45,17 @@ func TestAThresholdIsArmedAgainWhenUsageIsBelowItAndALengthHasPassed(t *testing.
 	}
 }
 
+func TestALimitOfNothingAlertsAgainWhenWhatWasUsedIsOver(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, Limit{Max: 0, Soft: true, Window: Rolling(time.Hour)})
+	l.record(Requests(1))
+	require.Len(t, l.account().marks, 3)
+	l.pass(2 * hour)
+	require.Empty(t, l.account().marks)
+	l.record(Requests(1))
+	require.Len(t, l.account().marks, 3)
+}
+
 func TestASessionKnowsItsFirstUse(t *testing.T) {
 	t.Parallel()
 	for _, order := range [][2]int{{0, 1}, {1, 0}} {
@@ -253,6 +264,9 @@ func TestExpiredHoldsAreForgottenToTheNanosecond(t *testing.T) {
 		{Limit{Unit: UnitTokens, Max: 10, Window: Weekly(nil, time.Monday)}, second, day},
 		{Limit{Max: 10, Window: Every(24 * time.Hour)}, 12 * hour, day}, // it expires as a window begins
 		{Limit{Max: 10, Window: Every(7 * 24 * time.Hour)}, 6*day + 12*hour, 7 * day},
+		{Limit{Max: 10, Window: Session(72 * time.Hour)}, hour, 71 * hour},
+		{Limit{Max: 10, Window: Rolling(48 * time.Hour)}, second, 48*hour + 1},
+		{Limit{Max: 10, Window: Refill(48 * time.Hour)}, second, 48*hour + 1},
 	} {
 		l := newLedger(t, c.limit)
 		key := l.grant(c.ttl, Requests(1))
@@ -260,6 +274,64 @@ func TestExpiredHoldsAreForgottenToTheNanosecond(t *testing.T) {
 		require.NotNil(t, l.book.holds.findLate(key), c)
 		l.pass(1)
 		require.Nil(t, l.book.holds.findLate(key), c)
+	}
+}
+
+func TestMarksOfBatchesAreForgottenToTheNanosecond(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	l.book.mark(1, 5, l.at)
+	l.book.mark(2, 1, l.at)
+	l.to(noon + mostRemembered - 1)
+	require.Len(t, l.book.batches(), 2)
+	l.pass(1)
+	require.Empty(t, l.book.batches())
+}
+
+func TestASettledIDIsForgottenToTheNanosecond(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	l.grant(minute, Requests(1))
+	key := holdKey{8, 1}
+	l.book.grant(&hold{key: key, id: "job", amounts: *amounting(Requests(1)), ttl: hour, expires: l.at + hour}, l.at)
+	require.False(t, l.book.commit(&settlement{key: key, id: "job", home: "q"}, l.at))
+	l.pass(minute) // something else is due before
+	l.to(noon + hour - 1)
+	require.Len(t, l.book.settled().list(), 1)
+	l.pass(1)
+	require.Empty(t, l.book.settled().list())
+}
+
+func TestAnExpiredHoldIsSettledOnceByItsHandle(t *testing.T) {
+	t.Parallel()
+	for name, settle := range map[string]func(l *ledger, s *settlement) bool{
+		"commit":  func(l *ledger, s *settlement) bool { return l.book.commit(s, l.at) },
+		"release": func(l *ledger, s *settlement) bool { return l.book.release(s, l.at) },
+	} {
+		l := newLedger(t, Limit{Max: 10})
+		key := l.grant(second, Requests(3))
+		s := &settlement{key: key, hold: l.book.holds.find(key), home: "q", named: *amounting(Requests(1))}
+		l.pass(second)
+		require.False(t, settle(l, s), name)
+		before := l.text()
+		require.True(t, settle(l, s), name)
+		l.verify()
+		requireSame(t, before, l.text())
+	}
+}
+
+func TestALimitThatBeginsWithUsageIsSaved(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		used           int64
+		changed, saved bool
+	}{{0, false, false}, {1, false, true}, {0, true, true}, {1, true, true}} {
+		l := newLedger(t)
+		l.record(Requests(c.used))
+		l.book.changed = c.changed
+		l.configure(Limit{Max: 10})
+		l.requireBalance(c.used, 0)
+		require.Equal(t, c.saved, l.book.changed, c)
 	}
 }
 
@@ -312,6 +384,38 @@ func TestItIsKnownToTheHourWhenAnAccountWasLastConfigured(t *testing.T) {
 	l.now++
 	l.configure(limit)
 	require.Equal(t, noon+seenEvery, saved())
+}
+
+func TestItIsSavedAfterHalfADayThatAnAccountIsConfiguredStill(t *testing.T) {
+	t.Parallel()
+	limit := Limit{Max: 10, Window: Lifetime()}
+	for _, c := range []struct {
+		pause          int64
+		changed, saved bool
+	}{{seenEvery, false, false}, {day/2 - 1, false, false}, {day / 2, false, true}, {seenEvery, true, true}, {day / 2, true, true}} {
+		l := newLedger(t, limit)
+		l.book.configured, l.account().rule = nil, nil // as one that has been read
+		l.book.changed = c.changed
+		l.now += c.pause
+		l.configure(limit)
+		require.Equal(t, c.saved, l.book.changed, c)
+	}
+	for after, saved := range map[int64]bool{0: true, 1: false} { // midnight is half a day after noon
+		l := newLedger(t)
+		l.pass(after)
+		l.configure(limit)
+		l.book.changed = false
+		l.to(noon + day/2)
+		require.Equal(t, saved, l.book.changed)
+		require.Equal(t, l.at, l.account().seen)
+	}
+	l := newLedger(t, limit)
+	l.configure()
+	l.book.changed = false
+	l.book.dropUnseen(l.at + dropAccount - 1)
+	require.False(t, l.book.changed)
+	l.book.dropUnseen(l.at + dropAccount)
+	require.True(t, l.book.changed, "an account is gone")
 }
 
 func TestWhatIsGoneWithAnIDOrOfSeveralQuotasWasSettledNotUsedUp(t *testing.T) {

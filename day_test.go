@@ -122,6 +122,74 @@ func TestADayOnWhichNothingHappenedIsNotKept(t *testing.T) {
 	l.record(Requests(1))
 	l.pass(day)
 	require.Empty(t, l.book.finished(), "templates keep no past days")
+	l.rules.template = false
+	l.record(Requests(1))
+	l.pass(day)
+	require.Len(t, l.book.finished(), 1)
+	l.rules.template = true // it has become one
+	l.pass(day)
+	require.Empty(t, l.book.finished())
+}
+
+func TestASummaryCountsRefusalsByTheirReason(t *testing.T) {
+	t.Parallel()
+	var s DaySummary
+	s.deny("a", 2)
+	s.deny("b", 1)
+	s.deny("a", 3)
+	require.Equal(t, DaySummary{Denied: 6, DeniedBy: map[string]int64{"a": 5, "b": 1}}, s)
+}
+
+func TestTheEndOfADayIsSavedWhereSomethingHappened(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t)
+	l.record(Requests(1))
+	for _, changed := range []bool{true, false} {
+		l.book.changed = false
+		l.pass(day)
+		require.Equal(t, changed, l.book.changed)
+	}
+}
+
+func TestADayOfAQuotaOfOthersEndsWhenItsOwnersWouldHaveEnded(t *testing.T) {
+	t.Parallel()
+	foreign := rulesOfLimits()
+	foreign.foreign = true
+	end := noon + 12*hour
+	l := newLedger(t, Limit{Max: 10})
+	l.record(Requests(3))
+	l.grant(100*day, Requests(1))
+	l.rules = foreign
+	l.to(end - 1)
+	requireDays := func(changed bool, start int64, finished ...int64) {
+		t.Helper()
+		var starts []int64
+		for _, one := range l.book.finished() {
+			starts = append(starts, nanos(one.Day))
+		}
+		require.Equal(t, changed, l.book.changed)
+		require.Equal(t, []int64{start, start + day}, []int64{l.book.today.start, l.book.today.end})
+		require.Equal(t, finished, starts)
+		l.book.changed = false
+	}
+	l.book.changed = false
+	l.book.turnForeign(end - 1)
+	requireDays(false, end-day)
+	l.book.turnForeign(end)
+	requireDays(true, end, end-day)
+	require.Equal(t, int64(3), l.book.finished()[0].Used[UnitRequests])
+	require.Zero(t, l.book.today.used(UnitRequests))
+	l.book.turnForeign(end + 2*day + hour)
+	requireDays(true, end+2*day, end-day, end)
+	l.book.today.freed(amounting(Requests(1)))
+	l.book.today.restart(end+2*day, end+3*day)
+	l.book.turnForeign(end + 3*day)
+	requireDays(true, end+3*day, end-day, end) // on the day before nothing happened
+
+	unopened := &Book{configured: foreign}
+	unopened.turnForeign(noon)
+	require.Equal(t, &Book{configured: foreign, clock: noon}, unopened)
+	require.Zero(t, l.book.nextTurn(), "nobody here knows")
 }
 
 func TestABookAdvancedLateIsTheSameAsOneAdvancedInTime(t *testing.T) {

@@ -119,19 +119,27 @@ func TestHoldsThatExpireTogetherDoSoInTheSameOrderInACopy(t *testing.T) {
 
 func TestExpiredHoldsAreRememberedUntilTheyAreForgotten(t *testing.T) {
 	t.Parallel()
-	var s holds
-	list := make([]*hold, 5)
-	for i := range list {
-		list[i] = &hold{key: holdKey{1, uint64(i)}, charged: int64(i)}
-		s.remember(list[i])
+	for _, many := range []int{5, 3 * fewHolds} { // few are looked through, many have an index
+		var s holds
+		list := make([]*hold, many)
+		for i := range list {
+			list[i] = &hold{key: holdKey{1, uint64(i)}, charged: int64(i)}
+			s.remember(list[i])
+		}
+		for n := range many {
+			i := (n*7 + 2) % many
+			require.Same(t, list[i], s.findLate(list[i].key))
+			require.Nil(t, s.findLate(holdKey{2, uint64(i)}))
+			s.forget(list[i])
+			require.Nil(t, s.findLate(list[i].key))
+			s.remember(list[i])
+			require.Same(t, list[i], s.findLate(list[i].key))
+			s.forget(list[i])
+			require.Len(t, listed(t, &s.ended), s.late)
+		}
+		require.Equal(t, line{}, s.ended)
+		require.Zero(t, s.late)
 	}
-	for _, i := range []int{2, 0, 4, 1, 3} {
-		require.Same(t, list[i], s.findLate(list[i].key))
-		s.forget(list[i])
-		require.Nil(t, s.findLate(list[i].key))
-		require.Len(t, listed(t, &s.ended), s.late)
-	}
-	require.Equal(t, line{}, s.ended)
 }
 
 func TestRecycledHoldsAreBlankAndFew(t *testing.T) {
@@ -192,10 +200,35 @@ func TestASettledIDSettledAgainIsKeptAsLongAsTheLater(t *testing.T) {
 	var s settledIDs
 	s.add("a", 10)
 	s.add("a", 20)
+	s.add("a", 20)
+	require.Len(t, s.list(), 2, "the same again is not remembered again")
 	s.sweep(10)
 	require.True(t, s.has("a", 10))
 	s.sweep(20)
 	require.False(t, s.has("a", 20))
+}
+
+func TestSettledIDsAreSweptWhenTheFirstIsDueOrWhenTheyAreMany(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, latest, (*settledIDs)(nil).due())
+	var s settledIDs
+	require.Equal(t, latest, s.due())
+	s.add("first", 20)
+	require.Equal(t, int64(20), s.due())
+	s.add("second", 10)
+	require.Equal(t, int64(20), s.due())
+	s.sweep(20)
+	require.Equal(t, latest, s.due())
+	for crowd := leastSettled; crowd <= 4*leastSettled; crowd *= 2 {
+		for len(s.queue) < crowd-1 {
+			s.add(fmt.Sprint(len(s.queue)), 100)
+		}
+		require.Equal(t, int64(100), s.due())
+		s.add("one more", int64(100+crowd))
+		require.Zero(t, s.due(), "at once")
+		s.sweep(50)
+		require.Equal(t, int64(100), s.due(), "there are as many still")
+	}
 }
 
 func TestKeysOfHoldsSurviveAsText(t *testing.T) {

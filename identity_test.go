@@ -22,6 +22,21 @@ func inMemoryTracker(t *testing.T, quotas ...Quota) *QuotaTracker {
 	return tracker
 }
 
+func TestACallThatNamesNoRequestsIsOneWhateverItIsComparedWith(t *testing.T) {
+	t.Parallel()
+	for requests, same := range map[int64]bool{1: true, 3: false} {
+		h := &hold{amounts: *amounting(Requests(requests), Tokens(5))}
+		require.Equal(t, same, h.isOf(amounting(Tokens(5))))
+		require.True(t, h.isOf(amounting(Requests(requests), Tokens(5))))
+	}
+	all := &acquisition{asked: []asked{{canonical: "q", named: *amounting(Tokens(5))}}}
+	for requests, want := range map[int64]int64{0: 1, 1: 1, 3: 3} {
+		larger, err := all.atLeastAll("q", *amounting(Requests(requests)))
+		require.NoError(t, err)
+		require.Equal(t, *amounting(Requests(want), Tokens(5)), larger)
+	}
+}
+
 func TestOneIDOpensOneReservationAlsoInParallelOnTwoQuotas(t *testing.T) {
 	tracker := inMemoryTracker(t, Quota{Name: "a"}, Quota{Name: "b"})
 	for round := range 300 {

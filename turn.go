@@ -52,7 +52,6 @@ func (b *Book) turnTo(r *rules, now int64, most int) (at int64, behind bool) {
 	}
 	for ; b.holds.open() > 0 && b.holds.nextExpiry() <= now; most-- {
 		if most <= 0 {
-			b.quiet = 0
 			return now, true
 		}
 		h := b.holds.expiry[0].hold
@@ -215,7 +214,7 @@ func (b *Book) expire(r *rules, h *hold, at int64) {
 			b.restartSession(a, h)
 		} else {
 			used := held
-			if a.window.budget() && a.end != 0 && at < a.start {
+			if a.window.budget() && at < a.start {
 				used = 0 // a stranger's settlement has turned the window that it belongs to
 			}
 			a.settle(held, used, h.granted, at, true)
