@@ -204,6 +204,7 @@ func TestAmountsAreReadInOrderWhateverWasThere(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, `{"requests":1,"images":2,"tokens":3}`, string(text))
 	require.Zero(t, byUnit(Requests(1), Requests(2)))
+	require.Negative(t, byUnit(Requests(2), Amount{"images", 1}))
 }
 
 func TestAnEmptyBookSaysNothingButItsTime(t *testing.T) {

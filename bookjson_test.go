@@ -87,9 +87,10 @@ func TestABookIsWrittenAsItsFormSays(t *testing.T) {
 	l := fullLedger(t)
 	l.book.details().imported = &imported{1, 2, 3}
 	l.book.holds.byID["mine"].released = true
-	for _, name := range []string{"plain", `a "quoted" \ <b> & ü \u2028 name`, "", "\x7f\xff"} {
-		l.book.today.details().alerts = append(l.book.today.alerts(), name)
-		for _, b := range []*Book{{}, l.book} {
+	l.book.holds.byID["mine"].asked = &amounts{}
+	for _, name := range []string{"plain", `a "quoted" \ <b> & ü \u2028 name`, "", "\x7f\xff", `"`, `\`, "<", ">", "&", "\x1f", "\x7f", "ü"} {
+		l.book.today.details().alerts = append(l.book.today.alerts()[:1:1], name)
+		for _, b := range []*Book{{}, newLedger(t, Limit{Max: 1}).book, l.book} {
 			want, err := json.Marshal(b.form())
 			require.NoError(t, err)
 			text, err := b.form().appendTo(nil, false)

@@ -354,9 +354,7 @@ func (b *Book) useUp(h *hold, rest *amounts, now int64) {
 	rest.subtract(&portion)
 	if rest.has(atInput) || rest.has(atOutput) {
 		estimated = estimated.flat() // the part of the tokens that the usage does not name
-		if estimated.has(atTokens) && portion.has(atTokens) {
-			portion.known[atTokens] = saturatingAdd(portion.known[atTokens], estimated.known[atTokens])
-		}
+		portion.known[atTokens] = saturatingAdd(portion.known[atTokens], estimated.known[atTokens])
 	}
 	b.holds.remove(h)
 	for i := range b.accounts {
