@@ -507,12 +507,14 @@ func TestBooksWithAHarmAreRefusedOrSound(t *testing.T) {
 
 func TestACloneIsWhatReadingTheJSONAgainGives(t *testing.T) {
 	l := fullLedger(t)
+	l.book.today.saturated = true
 	cloned := &ledger{t: t, book: l.book.Clone(), rules: l.rules, now: l.now, at: l.at, number: 1000}
 	loaded := &ledger{t: t, book: l.book.clone(), rules: l.rules, now: l.now, at: l.at, number: 1000}
 	loaded.reload()
 	require.Nil(t, cloned.book.configured, "nobody has opened it yet")
 	require.Empty(t, cloned.book.limits())
 	require.True(t, cloned.book.changed)
+	require.False(t, cloned.book.today.saturated)
 	requireSame(t, l.text(), cloned.text())
 	cloned.book.name, loaded.book.name = "q", "q"
 	for range 3 {

@@ -349,6 +349,7 @@ func (b *Book) Clone() *Book {
 	c := b.clone()
 	// Whoever gets it matches it with the limits of its own configuration, as it does with what it reads.
 	c.configured, c.limited, c.flowing, c.changed = nil, 0, false, true
+	c.today.saturated = false // which is logged where the original is
 	for i := range c.accounts {
 		c.accounts[i].rule = nil
 	}
