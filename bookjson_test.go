@@ -507,7 +507,7 @@ func TestBooksWithAHarmAreRefusedOrSound(t *testing.T) {
 
 func TestACloneIsWhatReadingTheJSONAgainGives(t *testing.T) {
 	l := fullLedger(t)
-	l.book.today.saturated = true
+	l.book.today.saturated, l.book.more.refused = true, &lastRefusal{}
 	cloned := &ledger{t: t, book: l.book.Clone(), rules: l.rules, now: l.now, at: l.at, number: 1000}
 	loaded := &ledger{t: t, book: l.book.clone(), rules: l.rules, now: l.now, at: l.at, number: 1000}
 	loaded.reload()
@@ -515,6 +515,8 @@ func TestACloneIsWhatReadingTheJSONAgainGives(t *testing.T) {
 	require.Empty(t, cloned.book.limits())
 	require.True(t, cloned.book.changed)
 	require.False(t, cloned.book.today.saturated)
+	require.Nil(t, cloned.book.refused())
+	require.Nil(t, cloned.book.accounts[0].rule)
 	requireSame(t, l.text(), cloned.text())
 	cloned.book.name, loaded.book.name = "q", "q"
 	for range 3 {
@@ -544,6 +546,10 @@ func TestFinishedDaysAreEncodedAgainWhenThereIsAnother(t *testing.T) {
 		l.to(l.now)
 	}
 	require.Equal(t, days+3, len(l.book.finished()))
+	l.book.refuse(l.rules, refusal{by: "requests per day", n: 17, day: nanos(l.book.finished()[0].Day)}, l.at)
+	require.Contains(t, l.text(), `"denied":17`, "a refusal that was saved late")
+	l.book.more.finished = slices.Repeat(l.book.finished(), 100)
+	require.Greater(t, len(l.text()), 10_000)
 	l.book.takeFinished()
 	text, err := l.book.MarshalJSON()
 	require.NoError(t, err)
