@@ -151,3 +151,15 @@ func TestAnAlertIsDeliveredThatTheBookDoesNotHaveAnyMore(t *testing.T) {
 	b.delivered([]string{"gone"})
 	require.False(t, b.changed)
 }
+
+func TestALateSettlementIsForgottenInItsTime(t *testing.T) {
+	t.Parallel()
+	l := newLedger(t, Limit{Max: 10})
+	s := &settlement{key: holdKey{7, 1}, id: "id", home: "q"}
+	l.book.grant(&hold{key: s.key, id: s.id, amounts: *amounting(Requests(1)), ttl: minute, expires: l.at + minute}, l.at)
+	l.pass(minute)
+	require.False(t, l.book.commit(s, l.at))
+	require.Len(t, l.book.settled().list(), 1)
+	l.pass(rememberSettled)
+	require.Empty(t, l.book.settled().list())
+}

@@ -143,7 +143,6 @@ func (b *Book) rememberLate(h *hold, s *settlement, now int64) {
 		text = s.key.text(s.home)
 	}
 	b.holding().settled.add(text, now+max(rememberSettled, h.ttl))
-	b.hush(b.settled().due())
 }
 
 // forget removes an expired hold that has been settled.

@@ -3,6 +3,7 @@ package quota
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -134,6 +135,8 @@ func TestOfAFailedUpdateEveryCallHasItsAnswer(t *testing.T) {
 		tracker := beginOn(t, store, Quota{Name: "q", Limits: []Limit{{Max: 10}}})
 		r, err := tracker.Acquire(t.Context(), Request{All: []string{"q"}, ID: "id"})
 		require.NoError(t, err)
+		same, err := tracker.Acquire(t.Context(), Request{All: []string{"q"}, ID: "id"})
+		require.NoError(t, err)
 		require.NoError(t, r.Commit(t.Context()))
 		hold := make(chan struct{})
 		store.script = func(context.Context) error { <-hold; return errScript }
@@ -148,7 +151,7 @@ func TestOfAFailedUpdateEveryCallHasItsAnswer(t *testing.T) {
 		begin(func() error { _, err := tracker.Reserve(t.Context(), "q"); return err })
 		begin(func() error { _, err := tracker.Reservation(t.Context(), "1-1@q"); return err })
 		begin(func() error { return tracker.Reset(t.Context(), "q") })
-		begin(func() error { return r.Commit(t.Context()) })
+		begin(func() error { return same.Commit(t.Context()) })
 		begin(func() error { return tracker.RecordUsage(t.Context(), "q") })
 		close(hold)
 		for i, want := range []error{ErrPending, ErrNotSaved, errScript, ErrNotSaved, ErrSettled, ErrPending} {
@@ -247,4 +250,59 @@ func TestWhatIsToBeLoggedIsLoggedInOrderOutsideOfLocks(t *testing.T) {
 	s.running = false
 	s.tell()
 	require.Len(t, told, 7)
+}
+
+// A doubtfulStore applies every update, but does not always say so.
+type doubtfulStore struct {
+	scriptedStore
+	silent bool
+	saved  []string // the quotas whose books the last update has replaced
+}
+
+func (s *doubtfulStore) Update(ctx context.Context, names []string, fn func(*Tx) error) error {
+	err := s.scriptedStore.Update(ctx, names, func(tx *Tx) error {
+		before := maps.Clone(tx.Books)
+		err := fn(tx)
+		s.saved = nil
+		for name, book := range tx.Books {
+			if before[name] != book {
+				s.saved = append(s.saved, name)
+			}
+		}
+		return err
+	})
+	if s.silent {
+		return errScript
+	}
+	return err
+}
+
+func TestUsageOfAnUpdateInDoubtIsSavedAgainAndCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &doubtfulStore{silent: true}
+		tracker := beginOn(t, store, Quota{Name: "q", Limits: []Limit{{Max: 10}}})
+		require.ErrorIs(t, tracker.RecordUsage(t.Context(), "q"), ErrPending)
+		store.silent = false
+		require.NoError(t, tracker.Flush(t.Context()))
+		require.Equal(t, []string{"q"}, store.saved, "it is not known to be as safe as the store makes it")
+		require.EqualValues(t, 1, store.books["q"].accounts[0].used)
+	})
+}
+
+func TestAnAlertClaimedByAnUpdateInDoubtIsToldAfterTheNextOneOfAnyQuota(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &doubtfulStore{}
+		limits := []Limit{{Max: 10}}
+		tracker, alerts, _ := beginCounting(t, store, Quota{Name: "q", Limits: limits}, Quota{Name: "other", Limits: limits})
+		require.NoError(t, tracker.RecordUsage(t.Context(), "q"))
+		left := delivery{alert: Alert{ID: "left", Quota: "q", Threshold: 50}} // by another tracker that has closed
+		store.books["q"].details().outbox = []delivery{left}
+		store.silent = true
+		require.ErrorIs(t, tracker.Reset(t.Context(), "q"), ErrNotSaved)
+		require.Zero(t, *alerts)
+		store.silent = false
+		require.NoError(t, tracker.RecordUsage(t.Context(), "other"))
+		require.Equal(t, 1, *alerts)
+		require.Empty(t, store.books["q"].outbox())
+	})
 }
