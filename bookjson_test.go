@@ -546,6 +546,7 @@ func TestFinishedDaysAreEncodedAgainWhenThereIsAnother(t *testing.T) {
 		l.to(l.now)
 	}
 	require.Equal(t, days+3, len(l.book.finished()))
+	require.NotContains(t, l.text(), `"denied":17`)
 	l.book.refuse(l.rules, refusal{by: "requests per day", n: 17, day: nanos(l.book.finished()[0].Day)}, l.at)
 	require.Contains(t, l.text(), `"denied":17`, "a refusal that was saved late")
 	l.book.more.finished = slices.Repeat(l.book.finished(), 100)

@@ -90,9 +90,9 @@ func TestNothingIsSavedAfterClose(t *testing.T) {
 func TestCloseSavesWhatCameWhileItSaved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var tracker *QuotaTracker
-		late := make(chan error, 2)
+		late := make(chan error, 1)
 		store := &scriptedPersistence{script: func(ctx context.Context, save int) error {
-			if save <= 2 { // a call that has begun before comes to the end of what it does
+			if save == 1 { // a call that has begun before comes to the end of what it does
 				go func() { late <- tracker.perform(t.Context(), &recording{name: "q", list: *amounting(Requests(1))}) }()
 				synctest.Wait()
 				return nil
@@ -106,10 +106,10 @@ func TestCloseSavesWhatCameWhileItSaved(t *testing.T) {
 		tracker, err := New(t.Context(), Config{Persistence: store, FlushInterval: time.Hour, Quotas: []Quota{{Name: "q", Limits: []Limit{{Max: 10}}}}})
 		require.NoError(t, err)
 		require.NoError(t, tracker.RecordUsage(t.Context(), "q"))
+		require.NoError(t, tracker.saver.close(t.Context()))
+		require.NoError(t, <-late)
 		require.NoError(t, tracker.Close())
-		require.NoError(t, <-late)
-		require.NoError(t, <-late)
-		require.EqualValues(t, 3, store.state.Books["q"].accounts[0].used)
+		require.EqualValues(t, 2, store.state.Books["q"].accounts[0].used)
 	})
 }
 
