@@ -197,13 +197,14 @@ func TestWhatCannotBeReadInABookIsNamed(t *testing.T) {
 
 func TestAmountsAreReadInOrderWhateverWasThere(t *testing.T) {
 	t.Parallel()
-	list := amountsOf(*amounting(Amount{"images", 7}))
+	list := amountsOf(*amounting(Amount{"images", 7}, Amount{"clips", 7}, InputTokens(7)))
 	require.NoError(t, list.UnmarshalJSON([]byte(`{"tokens":3,"requests":1,"images":2,"usd":0}`)))
 	require.Equal(t, amountsOf(*amounting(Requests(1), Amount{"images", 2}, Tokens(3), PicoUSD(0))), list)
 	text, err := amountsOf(*amounting(Tokens(3), Amount{"images", 2}, Requests(1))).MarshalJSON()
 	require.NoError(t, err)
 	require.Equal(t, `{"requests":1,"images":2,"tokens":3}`, string(text))
 	require.Zero(t, byUnit(Requests(1), Requests(2)))
+	require.Negative(t, byUnit(Requests(2), Amount{"images", 1}))
 }
 
 func TestAnEmptyBookSaysNothingButItsTime(t *testing.T) {

@@ -87,9 +87,10 @@ func TestABookIsWrittenAsItsFormSays(t *testing.T) {
 	l := fullLedger(t)
 	l.book.details().imported = &imported{1, 2, 3}
 	l.book.holds.byID["mine"].released = true
-	for _, name := range []string{"plain", `a "quoted" \ <b> & ü \u2028 name`, "", "\x7f\xff"} {
-		l.book.today.details().alerts = append(l.book.today.alerts(), name)
-		for _, b := range []*Book{{}, l.book} {
+	l.book.holds.byID["mine"].asked = &amounts{}
+	for _, name := range []string{"plain", `a "quoted" \ <b> & ü \u2028 name`, "", "\x7f\xff", `"`, `\`, "<", ">", "&", "\x1f", "\x7f", "ü"} {
+		l.book.today.details().alerts = append(l.book.today.alerts()[:1:1], name)
+		for _, b := range []*Book{{}, newLedger(t, Limit{Max: 1}).book, l.book} {
 			want, err := json.Marshal(b.form())
 			require.NoError(t, err)
 			text, err := b.form().appendTo(nil, false)
@@ -506,12 +507,16 @@ func TestBooksWithAHarmAreRefusedOrSound(t *testing.T) {
 
 func TestACloneIsWhatReadingTheJSONAgainGives(t *testing.T) {
 	l := fullLedger(t)
+	l.book.today.saturated, l.book.more.refused = true, &lastRefusal{}
 	cloned := &ledger{t: t, book: l.book.Clone(), rules: l.rules, now: l.now, at: l.at, number: 1000}
 	loaded := &ledger{t: t, book: l.book.clone(), rules: l.rules, now: l.now, at: l.at, number: 1000}
 	loaded.reload()
 	require.Nil(t, cloned.book.configured, "nobody has opened it yet")
 	require.Empty(t, cloned.book.limits())
 	require.True(t, cloned.book.changed)
+	require.False(t, cloned.book.today.saturated)
+	require.Nil(t, cloned.book.refused())
+	require.Nil(t, cloned.book.accounts[0].rule)
 	requireSame(t, l.text(), cloned.text())
 	cloned.book.name, loaded.book.name = "q", "q"
 	for range 3 {
@@ -541,6 +546,11 @@ func TestFinishedDaysAreEncodedAgainWhenThereIsAnother(t *testing.T) {
 		l.to(l.now)
 	}
 	require.Equal(t, days+3, len(l.book.finished()))
+	require.NotContains(t, l.text(), `"denied":17`)
+	l.book.refuse(l.rules, refusal{by: "requests per day", n: 17, day: nanos(l.book.finished()[0].Day)}, l.at)
+	require.Contains(t, l.text(), `"denied":17`, "a refusal that was saved late")
+	l.book.more.finished = slices.Repeat(l.book.finished(), 100)
+	require.Greater(t, len(l.text()), 10_000)
 	l.book.takeFinished()
 	text, err := l.book.MarshalJSON()
 	require.NoError(t, err)

@@ -349,6 +349,7 @@ func (b *Book) Clone() *Book {
 	c := b.clone()
 	// Whoever gets it matches it with the limits of its own configuration, as it does with what it reads.
 	c.configured, c.limited, c.flowing, c.changed = nil, 0, false, true
+	c.today.saturated = false // which is logged where the original is
 	for i := range c.accounts {
 		c.accounts[i].rule = nil
 	}
@@ -376,11 +377,13 @@ func (s *holds) clone() *holds {
 		return nil
 	}
 	c := &holds{tally: s.tally, settled: settledIDs{until: maps.Clone(s.settled.until), queue: slices.Clone(s.settled.list())}}
-	for _, h := range s.inOrder() {
-		c.add(h.clone())
+	for _, h := range s.inOrder() { // what adds a copy sets what ties it to the others
+		copied := *h
+		c.add(&copied)
 	}
 	for h := s.ended.oldest; h != nil; h = h.newer {
-		c.remember(h.clone())
+		copied := *h
+		c.remember(&copied)
 	}
 	return c
 }
@@ -395,11 +398,5 @@ func (d *bookDetails) clone() *bookDetails {
 		copied := *d.imported
 		c.imported = &copied
 	}
-	return &c
-}
-
-func (h *hold) clone() *hold {
-	c := *h
-	c.older, c.newer, c.slot, c.late = nil, nil, 0, false
 	return &c
 }

@@ -15,8 +15,8 @@ import (
 type bookWriter struct {
 	out    []byte
 	indent bool
-	depth  int // of the line
-	flat   int // how many levels of what is on one line are open
+	depth  int  // of the line
+	flat   bool // what is open stays on one line
 	begun  bool
 	err    error
 }
@@ -31,23 +31,19 @@ func (form *bookJSON) appendTo(out []byte, indented bool) ([]byte, error) {
 func (w *bookWriter) open(bracket byte) {
 	w.out = append(w.out, bracket)
 	w.begun = false
-	if w.flat > 0 {
-		w.flat++
-	} else {
-		w.depth++
-	}
+	w.depth++
 }
 
-// openFlat is open for what stays on one line.
+// openFlat is open for what stays on one line, and has nothing in it that is opened.
 func (w *bookWriter) openFlat(bracket byte) {
 	w.out = append(w.out, bracket)
 	w.begun = false
-	w.flat++
+	w.flat = true
 }
 
 func (w *bookWriter) close(bracket byte) {
-	if w.flat > 0 {
-		w.flat--
+	if w.flat {
+		w.flat = false
 	} else if w.depth--; w.begun {
 		w.newline()
 	}
@@ -69,7 +65,7 @@ func (w *bookWriter) next() {
 		w.out = append(w.out, ',')
 	}
 	switch {
-	case w.flat == 0:
+	case !w.flat:
 		w.newline()
 	case w.begun && w.indent:
 		w.out = append(w.out, ' ')
@@ -100,7 +96,7 @@ func (w *bookWriter) string(text string) {
 // any writes what encoding/json knows and few books have.
 func (w *bookWriter) any(v any) {
 	data, err := json.Marshal(v)
-	if err == nil && w.indent && w.flat == 0 {
+	if err == nil && w.indent {
 		var lines bytes.Buffer
 		err = json.Indent(&lines, data, indentation[:2*w.depth], "  ")
 		data = lines.Bytes()

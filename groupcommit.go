@@ -333,23 +333,21 @@ func (s *saver) close(ctx context.Context) error {
 	idle, running := s.idle, s.running
 	s.mu.Unlock()
 	if running {
-		_ = await(ctx, idle)
+		await(ctx, idle)
 		s.cancel()
 		ctx, cancel := context.WithTimeout(context.Background(), lastGrace)
 		defer cancel()
-		_ = await(ctx, idle) // longer only for a Save that does not heed its context
+		await(ctx, idle) // longer only for a Save that does not heed its context
 	}
 	s.cancel()
 	return err
 }
 
 // await returns when done is closed, or when ctx ends.
-func await(ctx context.Context, done <-chan struct{}) error {
+func await(ctx context.Context, done <-chan struct{}) {
 	select {
 	case <-done:
-		return nil
 	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

@@ -39,3 +39,24 @@ func TestAReportThatIsTakenOverLateConcernsTheWindowOfThen(t *testing.T) {
 		}
 	}
 }
+
+func TestOfAReportThatIsTakenOverLateOnlyWholeUnitsHaveFlowedBack(t *testing.T) {
+	t.Parallel()
+	for passed, used := range map[int64]int64{second - 1: 6, second: 5, 3*second + 1: 3} {
+		l := newLedger(t, Limit{Max: 10, Window: Refill(10 * time.Second)})
+		l.pass(hour)
+		remaining := int64(4)
+		l.book.observe(Observation{Remaining: &remaining}, UnitRequests, Window{}, l.at-passed, l.at)
+		l.requireBalance(used, 0)
+	}
+}
+
+func TestAResetIsRememberedWhereTheNextAlertOfTheWindowIsAnotherOne(t *testing.T) {
+	t.Parallel()
+	for _, window := range everyWindow() {
+		l := newLedger(t, Limit{Max: 10, Window: window})
+		require.False(t, l.account().resets(), window)
+		l.book.reset(l.at)
+		require.Equal(t, window.kind != kindRolling && window.kind != kindRefill, l.account().resets(), window)
+	}
+}

@@ -143,7 +143,6 @@ func (b *Book) rememberLate(h *hold, s *settlement, now int64) {
 		text = s.key.text(s.home)
 	}
 	b.holding().settled.add(text, now+max(rememberSettled, h.ttl))
-	b.hush(b.settled().due())
 }
 
 // forget removes an expired hold that has been settled.
@@ -354,9 +353,7 @@ func (b *Book) useUp(h *hold, rest *amounts, now int64) {
 	rest.subtract(&portion)
 	if rest.has(atInput) || rest.has(atOutput) {
 		estimated = estimated.flat() // the part of the tokens that the usage does not name
-		if estimated.has(atTokens) && portion.has(atTokens) {
-			portion.known[atTokens] = saturatingAdd(portion.known[atTokens], estimated.known[atTokens])
-		}
+		portion.known[atTokens] = saturatingAdd(portion.known[atTokens], estimated.known[atTokens])
 	}
 	b.holds.remove(h)
 	for i := range b.accounts {

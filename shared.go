@@ -293,7 +293,7 @@ func (s *shared) ask(names []string, fn func(*Tx) error) error {
 
 // noteKept has it logged that usage is kept, once in a pause: a handler that calls the tracker gets to the store again.
 func (s *shared) noteKept(now int64, err error) {
-	if len(s.kept) == 0 || s.loggedAt != 0 && now >= s.loggedAt && now-s.loggedAt < int64(pause) {
+	if len(s.kept) == 0 || now >= s.loggedAt && now-s.loggedAt < int64(pause) {
 		return
 	}
 	s.loggedAt = now

@@ -37,7 +37,7 @@ func (s *scriptedStore) Update(ctx context.Context, names []string, fn func(*Tx)
 	}
 	for _, name := range names {
 		if b := s.books[name]; b != nil {
-			tx.Books[name] = b.clone()
+			tx.Books[name] = b.Clone()
 		}
 	}
 	if err := fn(tx); err != nil {
@@ -53,7 +53,7 @@ func (s *scriptedStore) Update(ctx context.Context, names []string, fn func(*Tx)
 	}
 	for _, name := range names {
 		if b := tx.Books[name]; b != nil {
-			s.books[name] = b.clone()
+			s.books[name] = b.Clone()
 		} else {
 			delete(s.books, name)
 		}

@@ -18,16 +18,21 @@ func TestVerifyFindsABrokenLedger(t *testing.T) {
 	}
 	for _, window := range everyWindow() {
 		for name, harm := range map[string]func(b *Book){
-			"held":     func(b *Book) { b.limits()[0].held++ },
-			"reserved": func(b *Book) { b.limits()[0].reserved++ },
-			"negative": func(b *Book) { b.limits()[0].used = -1 },
-			"open":     func(b *Book) { b.today.known(atRequests).open-- },
-			"estimate": func(b *Book) { b.today.known(atRequests).estimated = 9 },
-			"total":    func(b *Book) { b.today.known(atRequests).used = -1 },
-			"tally":    func(b *Book) { b.holding().tally.settled++ },
-			"lost":     func(b *Book) { b.holds.remove(b.holds.plain.oldest) },
-			"immortal": func(b *Book) { b.holds.expiry = nil },
-			"hold":     func(b *Book) { b.holds.plain.oldest.amounts.known[atRequests]++ },
+			"held":      func(b *Book) { b.limits()[0].held++ },
+			"reserved":  func(b *Book) { b.limits()[0].reserved++ },
+			"negative":  func(b *Book) { b.limits()[0].used = -1 },
+			"open":      func(b *Book) { b.today.known(atRequests).open-- },
+			"estimate":  func(b *Book) { b.today.known(atRequests).estimated = 9 },
+			"total":     func(b *Book) { b.today.known(atRequests).used = -1 },
+			"tally":     func(b *Book) { b.holding().tally.settled++ },
+			"lost":      func(b *Book) { b.holds.remove(b.holds.plain.oldest) },
+			"immortal":  func(b *Book) { b.holds.expiry = nil },
+			"late":      func(b *Book) { b.holds.plain.oldest.expires++ },
+			"no slot":   func(b *Book) { b.holds.plain.oldest.slot = 0 },
+			"by key":    func(b *Book) { b.holds.byKey = map[holdKey]*hold{} },
+			"expired":   func(b *Book) { b.holds.late++ },
+			"late keys": func(b *Book) { b.holds.lateByKey = map[holdKey]*hold{{}: nil} },
+			"hold":      func(b *Book) { b.holds.plain.oldest.amounts.known[atRequests]++ },
 		} {
 			l := start(window)
 			harm(l.book)
