@@ -188,10 +188,18 @@ func (t *QuotaTracker) renew(ctx context.Context) {
 	for _, alert := range waiting {
 		op.names = insertNames(op.names, []string{alert.Quota})
 	}
-	if len(waiting) > 0 && t.perform(context.WithoutCancel(ctx), op) == nil {
+	if len(waiting) == 0 {
+		return
+	}
+	// Also for a call whose ctx has ended, but not for longer than a callback that is slow: it takes effect all the same.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), renewLimit)
+	defer cancel()
+	if t.perform(ctx, op) == nil {
 		t.alerts.drop(slices.DeleteFunc(waiting, func(alert Alert) bool { return slices.Contains(op.held, alert.ID) }))
 	}
 }
+
+const renewLimit = time.Second
 
 type renewing struct {
 	writer uint64

@@ -89,7 +89,7 @@ func TestABookIsWrittenAsItsFormSays(t *testing.T) {
 	l.book.holds.byID["mine"].released = true
 	l.book.holds.byID["mine"].asked = &amounts{}
 	for _, name := range []string{"plain", `a "quoted" \ <b> & ü \u2028 name`, "", "\x7f\xff", `"`, `\`, "<", ">", "&", "\x1f", "\x7f", "ü"} {
-		l.book.today.details().alerts = append(l.book.today.alerts()[:1:1], name)
+		l.book.today.details().alerts = []string{l.book.today.alerts()[0], name}
 		for _, b := range []*Book{{}, newLedger(t, Limit{Max: 1}).book, l.book} {
 			want, err := json.Marshal(b.form())
 			require.NoError(t, err)

@@ -17,32 +17,41 @@ func (b *Book) refusalFor(by string) refusal {
 	return refusal{by: by, n: 1, day: b.today.start, at: b.clock}
 }
 
-// refuse counts a refusal on its day. Where that is over and nothing is known of it any more, it counts today. It reports
-// whether it counts at all: quotas of a template keep no past days.
-func (b *Book) refuse(r *rules, one refusal, now int64) bool {
+// A refusalFate is where a refusal has been counted.
+type refusalFate uint8
+
+const (
+	inBook    refusalFate = iota
+	inHistory             // to the day that the history file has
+	nowhere               // quotas of a template keep no past days
+)
+
+// refuse counts a refusal on its day. Where that is over and nothing is known of it any more, it counts today.
+func (b *Book) refuse(r *rules, one refusal, now int64) refusalFate {
 	if _, end := r.day(one.at); r.template && end <= now {
-		return false
+		return nowhere
 	}
 	if at := min(one.at, now); at >= b.clock {
 		b.advance(r, at)
 	}
 	if one.day >= b.today.start {
 		b.today.deny(one.by, one.n)
-		return true
+		return inBook
 	}
-	past := b.finished()
-	if r.history != nil {
-		past = mergeDays(r.history(b.name), past)
+	past, fate := b.finished(), inBook
+	theDay := func(day DaySummary) bool { return nanos(day.Day) == one.day }
+	if !slices.ContainsFunc(past, theDay) && r.history != nil {
+		past, fate = r.history(b.name), inHistory
 	}
-	at := slices.IndexFunc(past, func(day DaySummary) bool { return nanos(day.Day) == one.day })
+	at := slices.IndexFunc(past, theDay)
 	if at < 0 {
 		b.today.deny(one.by, one.n)
-		return true
+		return inBook
 	}
 	day := past[at].clone()
 	day.deny(one.by, one.n)
 	b.details().finished = mergeDays(b.finished(), []DaySummary{day}) // a list of its own: finished days are shared
-	return true
+	return fate
 }
 
 // refusals are those that no update has saved: a refusal alone saves nothing, and is counted with the next update that
@@ -131,12 +140,15 @@ func (s *shared) showRefusals(b *Book, r *rules, has []refusal) {
 
 // recount puts the refusals of before into the books that the transaction has. They stay there if it changes anything.
 func (b *updating) recount() {
-	b.outdated = make(refusals)
+	b.outdated, b.historic = make(refusals), make(refusals)
 	for name, list := range b.refusals {
 		p := b.pages[name]
 		for _, one := range list {
-			if !p.book.refuse(p.rules, one, b.now) {
+			switch p.book.refuse(p.rules, one, b.now) {
+			case nowhere:
 				b.outdated[name] = append(b.outdated[name], one)
+			case inHistory:
+				b.historic[name] = append(b.historic[name], one)
 			}
 		}
 	}
@@ -156,6 +168,17 @@ func (b *updating) count() {
 				p.book.changed = true
 			}
 		}
+	}
+}
+
+// giveUpHistoric forgets the refusals of past days when an update has failed: the history is written before the state, and
+// they may have been counted there. Once more would be wrong, once less is what a crash does too.
+func (b *updating) giveUpHistoric() {
+	s := b.shared
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, list := range b.historic {
+		s.refusals.settle(name, list)
 	}
 }
 

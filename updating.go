@@ -23,6 +23,7 @@ type updating struct {
 	counted bool     // the refusals have gone into the books
 
 	outdated refusals // that count nowhere any more
+	historic refusals // that count on days which only the history has
 }
 
 // A sharedPage is a page of a book that a transaction has handed out.

@@ -58,7 +58,8 @@ func (c *cache) put(name string, data []byte, book *quota.Book) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bytes -= len(c.byName[name].data)
-	if c.byName == nil || len(c.byName) >= mostCached || c.bytes+len(data) > mostCachedBytes {
+	_, known := c.byName[name]
+	if c.byName == nil || !known && len(c.byName) >= mostCached || c.bytes+len(data) > mostCachedBytes {
 		c.byName, c.bytes = map[string]cached{}, 0 // what is used comes back by itself
 	}
 	c.byName[name] = cached{data, book}

@@ -20,6 +20,8 @@ const (
 	turnsOfWork  = 3                      // how often what fn and the way to the server take fits into a turn
 	idleTurn     = time.Millisecond       // after which a turn is given back, at least
 	longestAwait = time.Second            // without asking again
+
+	shortestListen = 2 * time.Millisecond // BLPOP waits for ever below one before Redis 7.0.8
 )
 
 // A turn is what a store knows of its own.
@@ -33,6 +35,10 @@ type turn struct {
 func (s *Store) awaitTurn(ctx context.Context, wait time.Duration) {
 	begins := time.Now().Add(min(wait, longestAwait))
 	for left := time.Until(begins); left > 0 && ctx.Err() == nil; left = time.Until(begins) {
+		if left < shortestListen {
+			sleep(ctx, left)
+			break
+		}
 		sooner, told := s.listen(ctx, left)
 		if !told {
 			sleep(ctx, time.Until(begins))
@@ -52,6 +58,8 @@ func (s *Store) listen(ctx context.Context, most time.Duration) (wait time.Durat
 	ctx, cancel := context.WithTimeout(ctx, most+longestTurn) // the connection may be gone without anybody having been told
 	defer cancel()
 	answer := make(chan []string, 1)
+	timer := time.NewTimer(most)
+	defer timer.Stop()
 	go func() { // as in send, for clients that do not heed ctx
 		cmd := redis.NewStringSliceCmd(ctx, "blpop", s.prefix+":lease:"+s.id, strconv.FormatFloat(most.Seconds(), 'f', 6, 64))
 		_ = s.client.Process(ctx, cmd)
@@ -64,6 +72,8 @@ func (s *Store) listen(ctx context.Context, most time.Duration) (wait time.Durat
 		}
 		micros, err := strconv.ParseInt(message[1], 10, 64)
 		return time.Duration(micros) * time.Microsecond, err == nil
+	case <-timer.C: // the server bounds it too, unless the connection has gone
+		return 0, false
 	case <-ctx.Done():
 		return 0, false
 	}

@@ -114,7 +114,7 @@ if #differing > 0 then
   if writing and applied() then
     return answer('done')
   end
-  return answer('conflict', differing, (asks == '1' or others) and turn() or '')
+  return answer('conflict', differing, writing and (asks == '1' or others) and turn() or '')
 end
 if now < tonumber(decided) then
   return answer('early')
