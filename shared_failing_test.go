@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,19 +17,19 @@ import (
 // Updates that fail, and callers that do not wait for them.
 
 // A recordCounter counts what is logged.
-type recordCounter struct{ n *int }
+type recordCounter struct{ n *atomic.Int64 }
 
 func (c recordCounter) Enabled(context.Context, slog.Level) bool  { return true }
-func (c recordCounter) Handle(context.Context, slog.Record) error { *c.n++; return nil }
+func (c recordCounter) Handle(context.Context, slog.Record) error { c.n.Add(1); return nil }
 func (c recordCounter) WithAttrs([]slog.Attr) slog.Handler        { return c }
 func (c recordCounter) WithGroup(string) slog.Handler             { return c }
 
 // beginCounting is beginOn that counts the alerts and the records.
-func beginCounting(t *testing.T, store Persistence, quotas ...Quota) (tracker *QuotaTracker, alerts, records *int) {
+func beginCounting(t *testing.T, store Persistence, quotas ...Quota) (tracker *QuotaTracker, alerts, records *atomic.Int64) {
 	t.Helper()
-	alerts, records = new(int), new(int)
+	alerts, records = new(atomic.Int64), new(atomic.Int64)
 	tracker, err := New(t.Context(), Config{
-		Persistence: store, Quotas: quotas, OnAlert: func(Alert) { *alerts++ }, Logger: slog.New(recordCounter{records}),
+		Persistence: store, Quotas: quotas, OnAlert: func(Alert) { alerts.Add(1) }, Logger: slog.New(recordCounter{records}),
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = tracker.Close() })
@@ -43,7 +44,7 @@ func TestWhatACallHasCausedIsToldWhenItsCallerHasGone(t *testing.T) {
 		tracker, alerts, records := beginCounting(t, store, Quota{Name: "q", Limits: []Limit{{Max: 100}}})
 		recordAndGo := func(n int64, outcome error) {
 			hold := make(chan struct{})
-			store.script = func(context.Context) error { <-hold; return outcome }
+			store.play(func(context.Context) error { <-hold; return outcome })
 			ctx, leave := context.WithCancel(t.Context())
 			left := make(chan error, 1)
 			go func() { left <- tracker.RecordUsage(ctx, "q", Requests(n)) }()
@@ -54,10 +55,10 @@ func TestWhatACallHasCausedIsToldWhenItsCallerHasGone(t *testing.T) {
 			synctest.Wait()
 		}
 		recordAndGo(60, nil)
-		require.Equal(t, 1, *alerts)
+		require.EqualValues(t, 1, alerts.Load())
 		recordAndGo(1, errScript)
-		require.Equal(t, 1, *records, "that usage is kept in memory")
-		store.script = nil
+		require.EqualValues(t, 1, records.Load(), "that usage is kept in memory")
+		store.play(nil)
 	})
 }
 
@@ -69,7 +70,7 @@ func TestRefreshSavesWhatIsKeptAndSaysWhatIsWrong(t *testing.T) {
 		require.ErrorContains(t, tracker.Refresh(t.Context()), "reading the state")
 		require.ErrorIs(t, tracker.RecordUsage(t.Context(), "q"), ErrPending)
 		require.ErrorIs(t, tracker.Refresh(t.Context()), errScript)
-		store.script = nil
+		store.play(nil)
 		require.NoError(t, tracker.Refresh(t.Context()))
 		require.EqualValues(t, 1, store.books["q"].accounts[0].used)
 	})
@@ -80,7 +81,7 @@ func TestRefreshIsOverWhenEverythingHasBeenRead(t *testing.T) {
 		hold, over := make(chan struct{}), false
 		store := &scriptedStore{}
 		tracker := beginOn(t, store, Quota{Name: "q"})
-		store.script = func(context.Context) error { <-hold; return nil }
+		store.play(func(context.Context) error { <-hold; return nil })
 		go func() {
 			_ = tracker.Refresh(t.Context())
 			over = true
@@ -97,19 +98,19 @@ func TestThatUsageIsKeptIsLoggedOncePerPauseAndOnlyWhenItIs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &scriptedStore{}
 		tracker, _, records := beginCounting(t, store, Quota{Name: "q", Limits: []Limit{{Max: 10}}})
-		store.script = fails
+		store.play(fails)
 		require.ErrorIs(t, tracker.Reset(t.Context(), "q"), errScript)
-		require.Zero(t, *records, "a Reset is not kept")
+		require.Zero(t, records.Load(), "a Reset is not kept")
 		for range 3 {
 			require.ErrorIs(t, tracker.RecordUsage(t.Context(), "q"), ErrPending)
 		}
-		require.Equal(t, 1, *records)
+		require.EqualValues(t, 1, records.Load())
 		for n := range 3 {
 			<-time.After(pause) // what is kept is tried again
 			synctest.Wait()
-			require.Equal(t, 2+n, *records)
+			require.EqualValues(t, 2+n, records.Load())
 		}
-		store.script = nil
+		store.play(nil)
 	})
 }
 
@@ -118,13 +119,13 @@ func TestUsageIsCountedOnceHoweverMuchIsKept(t *testing.T) {
 		store, asked := &scriptedStore{}, 0
 		tracker := beginOn(t, store, Quota{Name: "q", Limits: []Limit{{Max: 1 << 40}}})
 		require.NoError(t, tracker.RecordUsage(t.Context(), "q"))
-		store.script = func(context.Context) error { asked++; return errScript }
+		store.play(func(context.Context) error { asked++; return errScript })
 		const calls = muchKept + 10
 		for range calls {
 			require.ErrorIs(t, tracker.RecordUsage(t.Context(), "q"), ErrPending)
 		}
 		require.Equal(t, muchKept+1, asked, "with so much kept the store is not asked at every call")
-		store.script = nil
+		store.play(nil)
 		require.NoError(t, tracker.Flush(t.Context()))
 		require.EqualValues(t, calls+1, store.books["q"].accounts[0].used)
 	})
@@ -140,7 +141,7 @@ func TestOfAFailedUpdateEveryCallHasItsAnswer(t *testing.T) {
 		require.NoError(t, err)
 		require.NoError(t, r.Commit(t.Context()))
 		hold := make(chan struct{})
-		store.script = func(context.Context) error { <-hold; return errScript }
+		store.play(func(context.Context) error { <-hold; return errScript })
 		var answers []chan error
 		begin := func(call func() error) {
 			answer := make(chan error, 1)
@@ -162,7 +163,7 @@ func TestOfAFailedUpdateEveryCallHasItsAnswer(t *testing.T) {
 				require.NotErrorIs(t, err, ErrPending, "call %d", i)
 			}
 		}
-		store.script = nil
+		store.play(nil)
 		require.NoError(t, tracker.Flush(t.Context()))
 		require.EqualValues(t, 3, store.books["q"].accounts[0].used)
 		require.Zero(t, store.books["q"].accounts[0].reserved)
@@ -174,10 +175,10 @@ func TestABookInWhichKeptUsageIsReplayedIsSavedAtThePresentTime(t *testing.T) {
 		store := &scriptedStore{}
 		tracker := beginOn(t, store, Quota{Name: "q", Limits: []Limit{{Max: 10, Window: Every(time.Minute)}}})
 		require.NoError(t, tracker.RecordUsage(t.Context(), "q"))
-		store.script = fails
+		store.play(fails)
 		require.ErrorIs(t, tracker.RecordUsage(t.Context(), "q"), ErrPending)
 		<-time.After(5 * time.Minute)
-		store.script = nil
+		store.play(nil)
 		require.NoError(t, tracker.Flush(t.Context()))
 		require.Equal(t, tracker.now(), store.books["q"].clock)
 		require.Zero(t, store.books["q"].accounts[0].used)
@@ -205,9 +206,9 @@ func TestThatMoreIsUsedThanCanBeCountedIsLoggedOnce(t *testing.T) {
 		for range 2 {
 			require.NoError(t, tracker.RecordUsage(t.Context(), "q", Requests(math.MaxInt64)))
 		}
-		require.Equal(t, 1, *records)
+		require.EqualValues(t, 1, records.Load())
 		require.NoError(t, tracker.Reset(t.Context(), "q"))
-		require.Equal(t, 1, *records)
+		require.EqualValues(t, 1, records.Load())
 	})
 }
 
@@ -300,10 +301,10 @@ func TestAnAlertClaimedByAnUpdateInDoubtIsToldAfterTheNextOneOfAnyQuota(t *testi
 		store.books["q"].details().outbox = []delivery{left}
 		store.silent = true
 		require.ErrorIs(t, tracker.Reset(t.Context(), "q"), ErrNotSaved)
-		require.Zero(t, *alerts)
+		require.Zero(t, alerts.Load())
 		store.silent = false
 		require.NoError(t, tracker.RecordUsage(t.Context(), "other"))
-		require.Equal(t, 1, *alerts)
+		require.EqualValues(t, 1, alerts.Load())
 		require.Empty(t, store.books["q"].outbox())
 	})
 }

@@ -16,9 +16,24 @@ import (
 
 // A scriptedStore is a SharedPersistence in memory, of which a test decides what becomes of each update.
 type scriptedStore struct {
-	mu     sync.Mutex
-	books  map[string]*Book
+	mu    sync.Mutex
+	books map[string]*Book
+
+	part   sync.Mutex                      // protects script
 	script func(ctx context.Context) error // after fn has run; nil: it is applied
+}
+
+// play gives the store another script.
+func (s *scriptedStore) play(script func(ctx context.Context) error) {
+	s.part.Lock()
+	defer s.part.Unlock()
+	s.script = script
+}
+
+func (s *scriptedStore) line() func(ctx context.Context) error {
+	s.part.Lock()
+	defer s.part.Unlock()
+	return s.script
 }
 
 var errScript = errors.New("the script says no")
@@ -43,8 +58,8 @@ func (s *scriptedStore) Update(ctx context.Context, names []string, fn func(*Tx)
 	if err := fn(tx); err != nil {
 		return err
 	}
-	if s.script != nil {
-		if err := s.script(ctx); err != nil {
+	if script := s.line(); script != nil {
+		if err := script(ctx); err != nil {
 			return err
 		}
 	}
@@ -82,7 +97,7 @@ func TestAnAlertThatCrossesWhileCloseBeginsIsToldByTheNextTrackerAtOnce(t *testi
 		store := &scriptedStore{}
 		limits := []Quota{{Name: "q", Limits: []Limit{{Max: 100}}}}
 		tracker := beginOn(t, store, limits...)
-		store.script = func(context.Context) error { <-hold; return nil }
+		store.play(func(context.Context) error { <-hold; return nil })
 		go func() { _ = tracker.RecordUsage(t.Context(), "q", Requests(60)) }()
 		synctest.Wait()
 		go func() { _ = tracker.Close() }()
@@ -107,7 +122,7 @@ func TestCloseSavesACallThatCameWhileItFlushed(t *testing.T) {
 		_, err := tracker.Reserve(t.Context(), "q")
 		require.ErrorIs(t, err, ErrExceeded)
 		updates, late := 0, make(chan error, 1)
-		store.script = func(context.Context) error {
+		store.play(func(context.Context) error {
 			switch updates++; updates {
 			case 1: // Close saves the refusal; a call that has begun before is queued behind
 				go func() {
@@ -118,7 +133,7 @@ func TestCloseSavesACallThatCameWhileItFlushed(t *testing.T) {
 				return errScript
 			}
 			return nil
-		}
+		})
 		require.NoError(t, tracker.Close())
 		require.ErrorIs(t, <-late, ErrPending)
 		require.EqualValues(t, 2, store.books["q"].accounts[0].used)
@@ -129,14 +144,14 @@ func TestCloseEndsAnUpdateThatHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &scriptedStore{}
 		tracker := beginOn(t, store, Quota{Name: "q"})
-		store.script = func(ctx context.Context) error {
+		store.play(func(ctx context.Context) error {
 			<-ctx.Done()
 			select { // it takes a moment to give up
 			case <-time.After(lastGrace / 2):
 			case <-t.Context().Done():
 			}
 			return ctx.Err()
-		}
+		})
 		go func() { _ = tracker.RecordUsage(context.Background(), "q") }()
 		synctest.Wait()
 		began := time.Now()
@@ -151,10 +166,10 @@ func TestAlertsOfUpdatesThatDidNotHappenAreForgotten(t *testing.T) {
 		store := &scriptedStore{}
 		rolling := Quota{Name: "q", Limits: []Limit{{Max: 10, Window: Rolling(time.Hour)}}}
 		one, other := beginOn(t, store, rolling), beginOn(t, store, rolling)
-		store.script = func(context.Context) error { return errScript }
+		store.play(func(context.Context) error { return errScript })
 		require.ErrorIs(t, one.RecordUsage(t.Context(), "q", Requests(9)), ErrPending)
 		require.NotEmpty(t, one.shared.unsure)
-		store.script = nil
+		store.play(nil)
 		<-time.After(pause / 2)
 		require.NoError(t, other.RecordUsage(t.Context(), "q", Requests(9))) // its alerts, at its time
 		require.NoError(t, one.Flush(t.Context()))
