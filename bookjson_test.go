@@ -485,7 +485,7 @@ func TestBooksWithAHarmAreRefusedOrSound(t *testing.T) {
 		"2149-12-31T00:00:00Z", "2262-04-11T23:47:16.854775807Z", "1ns", "876000h",
 	}
 	accepted := 0
-	for range 1000 {
+	for range Rounds(1000) {
 		undo := spots[rng.IntN(len(spots))](harms[rng.IntN(len(harms))])
 		twice := func() {}
 		if rng.IntN(2) == 0 {

@@ -295,7 +295,7 @@ func TestRandomLivesKeepTheLedgersLaws(t *testing.T) {
 		quota.Daily(nil), quota.Weekly(nil, time.Tuesday), quota.Every(time.Hour), quota.Rolling(2 * time.Hour), quota.Refill(time.Hour),
 		quota.Session(90 * time.Minute), quota.Lifetime(), quota.InFlight(),
 	}
-	for seed := range uint64(20) {
+	for seed := range uint64(quota.Rounds(20)) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { randomLife(t, rand.New(rand.NewPCG(seed, 7)), windows) })
 	}
 }

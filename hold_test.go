@@ -29,7 +29,7 @@ func TestHoldsStayFindableWhateverComesAndGoes(t *testing.T) {
 	rng := random(t)
 	var s holds
 	var model []*hold // by age
-	for number := uint64(1); number < 3000; number++ {
+	for number := uint64(1); number < uint64(Rounds(3000)); number++ {
 		switch op := rng.IntN(10); {
 		case op < 5:
 			h := s.blank()

@@ -174,7 +174,7 @@ func recordOnce(t *testing.T, store quota.Persistence, change ...func(*quota.Con
 
 func TestManyShortProcessesLeaveASmallBook(t *testing.T) {
 	store, many := newSharedStore(), withQuotas(calls(1_000_000))
-	for range 600 {
+	for range quota.Rounds(600) {
 		recordOnce(t, store, many)
 	}
 	require.Less(t, len(store.books["calls"]), 32<<10)
