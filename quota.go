@@ -250,8 +250,8 @@ func (t *QuotaTracker) SetQuotas(ctx context.Context, quotas []Quota) error {
 
 // Reset makes what a quota has used 0 and arms its alerts again. Open reservations and today's totals stay. ErrNotSaved:
 // the state is shared and the save has failed; it is not made later, so call Reset again (where it was the last step of the
-// save that failed, it may stand in the state all the same). On any other state it takes effect even when the save fails,
-// see ErrPending.
+// save that failed, it may stand in the state all the same). When ctx ends while it waits for a shared state, it may be made
+// yet. On any other state it takes effect even when the save fails, see ErrPending.
 func (t *QuotaTracker) Reset(ctx context.Context, name string) error {
 	found, err := t.current.Load().resolve(name)
 	if err != nil {
