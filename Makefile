@@ -15,7 +15,6 @@ export GOWORK  := off
 export GOFLAGS := $(strip $(filter-out -mod=% -buildvcs=%,$(GOFLAGS)) -buildvcs=false)
 
 GOVERSION := $(shell go env GOVERSION)
-RACE      := $(if $(filter 1,$(shell go env CGO_ENABLED)),-race)
 TOOLS     := $(CURDIR)/.tools/$(GOVERSION)
 EACH      := scripts/each.sh
 
@@ -35,8 +34,8 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: test
-test: ## run the tests of the root module (with the race detector, if there is a C compiler)
-	GOWORK= go test $(RACE) ./...
+test: ## run the tests of the root module
+	GOWORK= go test ./...
 
 .PHONY: demo
 demo: ## run the example: many workers, several providers; run it again and it continues
