@@ -38,7 +38,7 @@ func (s *shared) show(e *entry, book *Book, token, installs uint64) {
 	}
 	e.book, e.seen = book, token
 	s.tracker.undelivered.look(book, s.tracker.writer)
-	s.showRefusals(book, e.rules, nil)
+	s.showRefusals(book, func() *rules { return e.rules }, nil)
 	if e.nextDue() != 0 && !e.gone {
 		s.tracker.timer.consider(e)
 	}

@@ -16,7 +16,7 @@ import (
 // no clock.
 var (
 	coreFiles = []string{
-		"amounts.go", "window.go", "account.go", "hold.go", "expiry.go", "book.go", "turn.go", "match.go", "day.go", "admission.go", "settle.go", "correct.go", "outbox.go", "rules.go",
+		"amounts.go", "window.go", "account.go", "hold.go", "expiry.go", "book.go", "turn.go", "match.go", "day.go", "admission.go", "settle.go", "correct.go", "refusal.go", "outbox.go", "rules.go",
 		"verify.go", "bookjson.go", "bookread.go", "bookwrite.go",
 	}
 	coreImports = []string{

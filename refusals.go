@@ -2,58 +2,6 @@ package quota
 
 import "slices"
 
-// A refusal is of one day, for one reason, n times.
-type refusal struct {
-	by  string
-	n   int64
-	day int64 // the start of the day on which it counts
-	at  int64 // the last of them
-}
-
-func (one refusal) like(other refusal) bool { return one.by == other.by && one.day == other.day }
-
-// refusalFor is one on the book's day.
-func (b *Book) refusalFor(by string) refusal {
-	return refusal{by: by, n: 1, day: b.today.start, at: b.clock}
-}
-
-// A refusalFate is where a refusal has been counted.
-type refusalFate uint8
-
-const (
-	inBook    refusalFate = iota
-	inHistory             // to the day that the history file has
-	nowhere               // quotas of a template keep no past days
-)
-
-// refuse counts a refusal on its day. Where that is over and nothing is known of it any more, it counts today.
-func (b *Book) refuse(r *rules, one refusal, now int64) refusalFate {
-	if _, end := r.day(one.at); r.template && end <= now {
-		return nowhere
-	}
-	if at := min(one.at, now); at >= b.clock {
-		b.advance(r, at)
-	}
-	if one.day >= b.today.start {
-		b.today.deny(one.by, one.n)
-		return inBook
-	}
-	past, fate := b.finished(), inBook
-	theDay := func(day DaySummary) bool { return nanos(day.Day) == one.day }
-	if !slices.ContainsFunc(past, theDay) && r.history != nil {
-		past, fate = r.history(b.name), inHistory
-	}
-	at := slices.IndexFunc(past, theDay)
-	if at < 0 {
-		b.today.deny(one.by, one.n)
-		return inBook
-	}
-	day := past[at].clone()
-	day.deny(one.by, one.n)
-	b.details().finished = mergeDays(b.finished(), []DaySummary{day}) // a list of its own: finished days are shared
-	return fate
-}
-
 // refusals are those that no update has saved: a refusal alone saves nothing, and is counted with the next update that
 // changes something in its quota. They are kept by quota.
 type refusals map[string][]refusal
@@ -131,9 +79,13 @@ func (s *shared) unsaved(quota string) []refusal {
 }
 
 // showRefusals counts in a book that is shown the refusals that have not been saved, but for those it has already.
-func (s *shared) showRefusals(b *Book, r *rules, has []refusal) {
-	now := s.tracker.bookTime()
-	for _, one := range without(s.unsaved(b.name), has) {
+func (s *shared) showRefusals(b *Book, rules func() *rules, has []refusal) {
+	list := without(s.unsaved(b.name), has)
+	if len(list) == 0 {
+		return
+	}
+	r, now := rules(), s.tracker.bookTime()
+	for _, one := range list {
 		b.refuse(r, one, now)
 	}
 }

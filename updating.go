@@ -192,7 +192,7 @@ func (b *updating) install() {
 			book.today.saturated = false
 			s.note(func() { t.logSaturation(name) })
 		}
-		s.showRefusals(book, rulesOf(t.glimpse(name)), b.refusals[name])
+		s.showRefusals(book, func() *rules { return rulesOf(t.glimpse(name)) }, b.refusals[name])
 		if t.entries.find(name) == nil && book.untouched() {
 			continue // asking makes no entry
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -32,15 +33,15 @@ func (b *bench) measureManyKeys() ([]finding, error) {
 		return nil, err
 	}
 	lines[0] = lines[0].want(atMost(1)).lacks("one token a call, one limit per key; its state is gone with the process")
-	if err := b.touchAtRandom(); err != nil {
-		return nil, err
-	}
 	half, err := b.takeAtRandom("half of them full", b.keys/10, true)
 	if err != nil {
 		return nil, err
 	}
 	memory, err := b.compareResident()
-	return append(append(lines, half...), memory), err
+	if err != nil {
+		return nil, err
+	}
+	return append(append(lines, half...), memory), b.touchAtRandom(memory.ours.median, memory.theirs.median)
 }
 
 // takeAtRandom records on template quotas and takes from the peer, keys drawn at random from those that are there.
@@ -115,36 +116,39 @@ func (b *bench) takeAtRandom(what string, many int, halfFull bool) ([]finding, e
 	return lines, nil
 }
 
-// touched is a value as large as a quota is in memory, and as far from the others.
-type touched [9][8]uint64
+// A cacheLine is what the processor fetches at once.
+type cacheLine [8]uint64
 
-// touchAtRandom finds keys in a map whose values are as large as quotas, and writes to each cache line of one, with no rule
-// and no clock. It says what the memory alone takes.
-func (b *bench) touchAtRandom() error {
+const cacheLineBytes = 64
+
+// touchAtRandom finds keys in a map and writes to each cache line of so many bytes behind one, with no rule and no clock: once
+// with as much as a quota takes and once with as much as the peer's bucket. It says what the memory alone takes.
+func (b *bench) touchAtRandom(ours, theirs float64) error {
 	names := keysOf("user:", b.keys, b.seed)
-	all := make(map[string]*touched, len(names))
+	lines := [2]int{int(math.Ceil(ours / cacheLineBytes)), int(math.Ceil(theirs / cacheLineBytes))}
+	all := make(map[string][]cacheLine, len(names))
 	for _, name := range names {
-		all[name] = new(touched)
+		all[name] = make([]cacheLine, max(lines[0], lines[1]))
 	}
 	keys := draw(names, 1, b.seed)
-	one := func(lines int) side {
-		return serial(fmt.Sprint(lines), func(n int) error {
+	touching := func(many int) side {
+		return serial(fmt.Sprint(many), func(n int) error {
 			for range n {
 				value := all[keys.key(0)]
-				for line := range lines {
+				for line := range many {
 					value[line][0]++
 				}
 			}
 			return nil
 		})
 	}
-	found, err := compare(b.pace, one(1), one(len(touched{})))
+	found, err := compare(b.pace, touching(lines[0]), touching(lines[1]))
 	if err != nil {
 		return err
 	}
-	b.say(4, "What bounds it: a map that finds one of as many keys at random and changes one cache line of its value takes %s, and %s where it changes "+
-		"all %d lines that a quota fills (its window, its day's totals and what is held). A bucket of the peer fills %d.",
-		nanoseconds.text(summarize(found[0].perOp).median), nanoseconds.text(summarize(found[1].perOp).median), len(touched{}), 2)
+	b.say(4, "What bounds it: a map that finds one of as many keys at random and changes the %d cache lines that a quota takes needs %s for that alone, "+
+		"and %s for the %d that a bucket of the peer takes.", lines[0], nanoseconds.text(summarize(found[0].perOp).median),
+		nanoseconds.text(summarize(found[1].perOp).median), lines[1])
 	return nil
 }
 

@@ -25,7 +25,7 @@ func (b *bench) refuse(t *quota.QuotaTracker, keys *draws) func(worker, n int) e
 		explained := 0
 		for range n {
 			_, err := t.Reserve(b.ctx, keys.key(worker), quota.Tokens(1))
-			// Reserve returns it as it is. errors.As would take longer than all that is measured here.
+			// Reserve returns it as it is, and errors.As takes time of its own.
 			refused, ok := err.(*quota.ExceededError) //nolint:errorlint // see above
 			if ok && refused.Limit.Unit == quota.UnitTokens && !refused.RetryAt.IsZero() {
 				explained++

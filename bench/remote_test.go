@@ -68,9 +68,7 @@ func TestEachDecisionIsTimedAndTheLateOnesAreToldApart(t *testing.T) {
 
 func TestAServerThatDoesNotStartSaysWhy(t *testing.T) {
 	sh, err := exec.LookPath("sh")
-	if err != nil {
-		t.Skip("there is no shell to stand in for a server")
-	}
+	require.NoError(t, err, "a shell stands in for a server")
 	_, err = startServer(t.Context(), t.TempDir(), os.Interrupt, exec.Command(sh, "-c", "echo it is broken; exit 1"),
 		func(context.Context) error { return errors.New("no answer") })
 	require.ErrorContains(t, err, "it is broken")

@@ -17,7 +17,7 @@ import (
 // mutated are the pure core, and the two halves of group commit.
 var mutated = []string{
 	"amounts.go", "window.go", "rules.go", "account.go", "hold.go", "expiry.go", "day.go", "book.go", "turn.go", "match.go", "admission.go",
-	"settle.go", "correct.go", "outbox.go",
+	"settle.go", "correct.go", "refusal.go", "outbox.go",
 	"verify.go", "bookjson.go", "bookread.go", "bookwrite.go", "groupcommit.go", "shared.go", "updating.go",
 }
 
