@@ -177,17 +177,17 @@ func TestManyShortProcessesLeaveASmallBook(t *testing.T) {
 	for range quota.Rounds(600) {
 		recordOnce(t, store, many)
 	}
-	require.Less(t, len(store.books["calls"]), 32<<10)
+	require.Less(t, len(store.texts()["calls"]), 32<<10)
 }
 
 func TestATrackerThatKnowsWhatBecameOfItsBatchLeavesNoMark(t *testing.T) {
 	ctx, store := t.Context(), newSharedStore()
 	tracker := startOn(t, store)
 	require.NoError(t, tracker.RecordUsage(ctx, "calls"))
-	require.Contains(t, string(store.books["calls"]), "batches")
+	require.Contains(t, store.texts()["calls"], "batches")
 	_, err := tracker.Reserve(ctx, "calls")
 	require.NoError(t, err)
-	require.NotContains(t, string(store.books["calls"]), "batches")
+	require.NotContains(t, store.texts()["calls"], "batches")
 }
 
 func TestAPartInAReservationWhoseReplyWasLostIsGivenUpOnce(t *testing.T) {
@@ -205,7 +205,7 @@ func TestAPartInAReservationWhoseReplyWasLostIsGivenUpOnce(t *testing.T) {
 			require.ErrorIs(t, err, quota.ErrNotSaved)
 			require.ErrorIs(t, one.Flush(ctx), quota.ErrNotSaved)
 			require.NoError(t, one.Flush(ctx))
-			require.Contains(t, string(store.books["calls"]), `"joined":1`, "the other's part stays, and no more")
+			require.Contains(t, store.texts()["calls"], `"joined":1`, "the other's part stays, and no more")
 		})
 	}
 }

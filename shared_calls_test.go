@@ -310,12 +310,12 @@ func TestFinishedDaysInASharedStoreAreKeptForNinetyDays(t *testing.T) {
 	require.Len(t, days, 90)
 	require.EqualValues(t, 95, days[89].Used[quota.UnitRequests])
 	require.EqualValues(t, 6, days[0].Used[quota.UnitRequests])
-	size := len(store.books["calls"])
+	size := len(store.texts()["calls"])
 	for range 30 {
 		require.NoError(t, tracker.RecordUsage(ctx, "calls"))
 		clock.Advance(24 * time.Hour)
 	}
-	require.Less(t, len(store.books["calls"]), size+size/10, "the book does not grow for ever")
+	require.Less(t, len(store.texts()["calls"]), size+size/10, "the book does not grow for ever")
 }
 
 func TestUnusedBooksOfATemplateLeaveASharedStore(t *testing.T) {
@@ -326,11 +326,11 @@ func TestUnusedBooksOfATemplateLeaveASharedStore(t *testing.T) {
 	for i := range 5 {
 		require.NoError(t, tracker.RecordUsage(ctx, fmt.Sprintf("user:%d", i)))
 	}
-	require.Len(t, store.books, 5)
+	require.Len(t, store.texts(), 5)
 	for range 4 {
 		clock.Advance(24 * time.Hour)
 	}
-	require.Empty(t, store.books)
+	require.Empty(t, store.texts())
 	require.Empty(t, tracker.Summary().Quotas)
 	updates := store.count()
 	clock.Advance(10 * 24 * time.Hour)

@@ -72,7 +72,7 @@ func TestRefreshSavesWhatIsKeptAndSaysWhatIsWrong(t *testing.T) {
 		require.ErrorIs(t, tracker.Refresh(t.Context()), errScript)
 		store.play(nil)
 		require.NoError(t, tracker.Refresh(t.Context()))
-		require.EqualValues(t, 1, store.books["q"].accounts[0].used)
+		require.EqualValues(t, 1, store.book("q").accounts[0].used)
 	})
 }
 
@@ -127,7 +127,7 @@ func TestUsageIsCountedOnceHoweverMuchIsKept(t *testing.T) {
 		require.Equal(t, muchKept+1, asked, "with so much kept the store is not asked at every call")
 		store.play(nil)
 		require.NoError(t, tracker.Flush(t.Context()))
-		require.EqualValues(t, calls+1, store.books["q"].accounts[0].used)
+		require.EqualValues(t, calls+1, store.book("q").accounts[0].used)
 	})
 }
 
@@ -165,8 +165,8 @@ func TestOfAFailedUpdateEveryCallHasItsAnswer(t *testing.T) {
 		}
 		store.play(nil)
 		require.NoError(t, tracker.Flush(t.Context()))
-		require.EqualValues(t, 3, store.books["q"].accounts[0].used)
-		require.Zero(t, store.books["q"].accounts[0].reserved)
+		require.EqualValues(t, 3, store.book("q").accounts[0].used)
+		require.Zero(t, store.book("q").accounts[0].reserved)
 	})
 }
 
@@ -180,8 +180,8 @@ func TestABookInWhichKeptUsageIsReplayedIsSavedAtThePresentTime(t *testing.T) {
 		<-time.After(5 * time.Minute)
 		store.play(nil)
 		require.NoError(t, tracker.Flush(t.Context()))
-		require.Equal(t, tracker.now(), store.books["q"].clock)
-		require.Zero(t, store.books["q"].accounts[0].used)
+		require.Equal(t, tracker.now(), store.book("q").clock)
+		require.Zero(t, store.book("q").accounts[0].used)
 	})
 }
 
@@ -287,7 +287,7 @@ func TestUsageOfAnUpdateInDoubtIsSavedAgainAndCountedOnce(t *testing.T) {
 		store.silent = false
 		require.NoError(t, tracker.Flush(t.Context()))
 		require.Equal(t, []string{"q"}, store.saved, "it is not known to be as safe as the store makes it")
-		require.EqualValues(t, 1, store.books["q"].accounts[0].used)
+		require.EqualValues(t, 1, store.book("q").accounts[0].used)
 	})
 }
 
@@ -298,13 +298,13 @@ func TestAnAlertClaimedByAnUpdateInDoubtIsToldAfterTheNextOneOfAnyQuota(t *testi
 		tracker, alerts, _ := beginCounting(t, store, Quota{Name: "q", Limits: limits}, Quota{Name: "other", Limits: limits})
 		require.NoError(t, tracker.RecordUsage(t.Context(), "q"))
 		left := delivery{alert: Alert{ID: "left", Quota: "q", Threshold: 50}} // by another tracker that has closed
-		store.books["q"].details().outbox = []delivery{left}
+		store.book("q").details().outbox = []delivery{left}
 		store.silent = true
 		require.ErrorIs(t, tracker.Reset(t.Context(), "q"), ErrNotSaved)
 		require.Zero(t, alerts.Load())
 		store.silent = false
 		require.NoError(t, tracker.RecordUsage(t.Context(), "other"))
 		require.EqualValues(t, 1, alerts.Load())
-		require.Empty(t, store.books["q"].outbox())
+		require.Empty(t, store.book("q").outbox())
 	})
 }

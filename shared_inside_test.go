@@ -16,7 +16,7 @@ import (
 
 // A scriptedStore is a SharedPersistence in memory, of which a test decides what becomes of each update.
 type scriptedStore struct {
-	mu    sync.Mutex
+	mu    sync.Mutex // protects books, during a whole update
 	books map[string]*Book
 
 	part   sync.Mutex                      // protects script
@@ -34,6 +34,13 @@ func (s *scriptedStore) line() func(ctx context.Context) error {
 	s.part.Lock()
 	defer s.part.Unlock()
 	return s.script
+}
+
+// book returns what the store has of a quota; nil: nothing.
+func (s *scriptedStore) book(name string) *Book {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.books[name]
 }
 
 var errScript = errors.New("the script says no")
@@ -136,7 +143,7 @@ func TestCloseSavesACallThatCameWhileItFlushed(t *testing.T) {
 		})
 		require.NoError(t, tracker.Close())
 		require.ErrorIs(t, <-late, ErrPending)
-		require.EqualValues(t, 2, store.books["q"].accounts[0].used)
+		require.EqualValues(t, 2, store.book("q").accounts[0].used)
 	})
 }
 
@@ -265,6 +272,6 @@ func TestAServerShowsTheTemplateQuotasThatOthersBegan(t *testing.T) {
 		synctest.Wait()
 		status, _ := one.Status("user:eve")
 		require.EqualValues(t, 3, status.Limits[0].Used)
-		require.Empty(t, store.books["user:nobody"])
+		require.Empty(t, store.book("user:nobody"))
 	})
 }

@@ -200,6 +200,17 @@ func (s *sharedStore) count() int {
 	return s.updates
 }
 
+// texts returns the books as they are stored.
+func (s *sharedStore) texts() map[string]string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	texts := map[string]string{}
+	for name, data := range s.books {
+		texts[name] = string(data)
+	}
+	return texts
+}
+
 // copied returns a store with the same books, without faults.
 func (s *sharedStore) copied() *sharedStore {
 	s.mu.Lock()

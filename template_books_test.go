@@ -23,7 +23,7 @@ func TestABookOfATemplateIsDroppedAlsoAfterAReset(t *testing.T) {
 					clock.Advance(24 * time.Hour)
 					synctest.Wait()
 				}
-				require.Empty(t, store.books)
+				require.Empty(t, store.texts())
 			})
 		})
 	}
