@@ -162,11 +162,17 @@ func (b *Book) takeFinished() []DaySummary {
 	return finished
 }
 
-// applied reports whether the writer's batch of that number, or a later one, is part of the book.
-func (b *Book) applied(writer, number uint64) bool {
+// marked returns the number of the writer's last batch that is part of the book and marked; 0: none.
+func (b *Book) marked(writer uint64) uint64 {
 	at := slices.IndexFunc(b.batches(), func(one batch) bool { return one.writer == writer })
-	return at >= 0 && b.batches()[at].number >= number
+	if at < 0 {
+		return 0
+	}
+	return b.batches()[at].number
 }
+
+// applied reports whether the writer's batch of that number, or a later one, is part of the book.
+func (b *Book) applied(writer, number uint64) bool { return b.marked(writer) >= number }
 
 // mark notes the writer's batch, in the place of the one before: a batch repeats what is left of all before it. The mark is
 // needed until the writer has learned that the batch was saved. Its next batch tells, which marks itself or takes the mark

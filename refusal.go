@@ -4,13 +4,18 @@ import "slices"
 
 // A refusal is of one day, for one reason, n times.
 type refusal struct {
-	by  string
-	n   int64
-	day int64 // the start of the day on which it counts
-	at  int64 // the last of them
+	by    string
+	n     int64
+	day   int64  // the start of the day on which it counts
+	at    int64  // the last of them
+	batch uint64 // the update that may have counted it, of which nobody knows; 0: none
 }
 
-func (one refusal) like(other refusal) bool { return one.by == other.by && one.day == other.day }
+func (one refusal) like(other refusal) bool {
+	return one.by == other.by && one.day == other.day && one.batch == other.batch
+}
+
+func (one refusal) sameDay(other refusal) bool { return one.day == other.day }
 
 // refusalFor is one on the book's day.
 func (b *Book) refusalFor(by string) refusal {

@@ -90,16 +90,21 @@ func (s *shared) showRefusals(b *Book, rules func() *rules, has []refusal) {
 	}
 }
 
-// recount puts the refusals of before into the books that the transaction has. They stay there if it changes anything.
+// recount puts the refusals of before into the books that the transaction has, but for those that an update has left there
+// which failed all the same. They stay there if it changes anything.
 func (b *updating) recount() {
 	b.outdated, b.historic = make(refusals), make(refusals)
 	for name, list := range b.refusals {
 		p := b.pages[name]
 		for _, one := range list {
-			switch p.book.refuse(p.rules, one, b.now) {
-			case nowhere:
+			if one.batch != 0 && one.batch <= p.marked {
+				continue
+			}
+			fate := p.book.refuse(p.rules, one, b.now)
+			switch {
+			case fate == nowhere:
 				b.outdated[name] = append(b.outdated[name], one)
-			case inHistory:
+			case fate == inHistory || slices.ContainsFunc(b.historic[name], one.sameDay): // the first has brought the day along
 				b.historic[name] = append(b.historic[name], one)
 			}
 		}
@@ -123,14 +128,26 @@ func (b *updating) count() {
 	}
 }
 
-// giveUpHistoric forgets the refusals of past days when an update has failed: the history is written before the state, and
-// they may have been counted there. Once more would be wrong, once less is what a crash does too.
-func (b *updating) giveUpHistoric() {
+// doubtRefusals notes what became of the refusals when the update has failed: they may stand in the books all the same,
+// which the mark of the update will show. Those of past days it forgets: the history is written before the state, and they
+// may have been counted there. Once more would be wrong, once less is what a crash does too.
+func (b *updating) doubtRefusals() {
+	if b.pages == nil {
+		return // the store was not reached
+	}
 	s := b.shared
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for name, list := range b.historic {
+	for name, list := range b.refusals {
 		s.refusals.settle(name, list)
+		for _, one := range without(list, b.historic[name]) {
+			if last := b.pages[name].marked; one.batch == 0 || one.batch > last {
+				one.batch = b.number
+			} else {
+				one.batch = last
+			}
+			s.refusals.add(name, one)
+		}
 	}
 }
 

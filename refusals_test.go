@@ -2,6 +2,7 @@ package quota_test
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -203,5 +204,45 @@ func TestARefusalOfAQuietDayCountsOnIt(t *testing.T) {
 				require.Len(t, one.History("calls"), 2)
 			})
 		})
+	}
+}
+
+func TestRefusalsCountOnceWhateverBecomesOfUpdates(t *testing.T) {
+	faults := []fault{fine, before, inVain, lostReply, twice}
+	for number := range 5 * 5 * 5 * 5 {
+		ctx, clock, store := t.Context(), quotatest.NewClock(morning), newSharedStore()
+		tracker := startOn(t, store, withClock(clock), withQuotas(quota.Quota{Name: "calls", Limits: []quota.Limit{
+			{Max: 0, Window: quota.Lifetime()}, {Unit: quota.UnitTokens, Max: 0, Window: quota.Lifetime()},
+		}}))
+		refuse := func(amount ...quota.Amount) {
+			_, err := tracker.Wait(ctx, "calls", amount...) // which is refused in memory
+			require.ErrorIs(t, err, quota.ErrExceeded)
+		}
+		var played []fault
+		for rest := number; len(played) < 4; rest /= 5 {
+			played = append(played, faults[rest%5])
+		}
+		for step, what := range played {
+			if step == 0 || step == 3 {
+				store.plan(fine)
+				refuse()
+				refuse(quota.Requests(0), quota.Tokens(1))
+			}
+			store.plan(what)
+			if step%2 == 0 {
+				_ = tracker.Flush(ctx)
+				continue
+			}
+			failing := slices.Contains([]fault{before, inVain, lostReply}, what)
+			require.Equal(t, failing, tracker.RecordUsage(ctx, "calls") != nil, "%v", played)
+		}
+		store.plan(fine)
+		require.NoError(t, tracker.Flush(ctx))
+		for _, one := range []*quota.QuotaTracker{tracker, startOn(t, store.copied(), withClock(clock))} {
+			status, _ := one.Status("calls")
+			require.Equal(t, map[string]int64{"requests per lifetime": 2, "tokens per lifetime": 2}, status.Today.DeniedBy, "%v", played)
+			require.EqualValues(t, 2, status.Today.Calls)
+		}
+		require.NoError(t, tracker.Close())
 	}
 }

@@ -252,7 +252,7 @@ func (s *shared) update(calls []*call) error {
 	}
 	if err != nil {
 		s.failure, s.failedAt = err, now
-		b.giveUpHistoric()
+		b.doubtRefusals()
 		s.keep(calls, b.number, b.due, err)
 		s.noteKept(now, err)
 		return err

@@ -291,6 +291,21 @@ func TestUsageOfAnUpdateInDoubtIsSavedAgainAndCountedOnce(t *testing.T) {
 	})
 }
 
+func TestARefusalOfAnUpdateInDoubtIsSavedAgainAndCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &doubtfulStore{}
+		tracker := beginOn(t, store, Quota{Name: "q", Limits: []Limit{{Max: 0}}})
+		_, err := tracker.Reserve(t.Context(), "q")
+		require.ErrorIs(t, err, ErrExceeded)
+		store.silent = true
+		require.ErrorIs(t, tracker.Flush(t.Context()), ErrNotSaved)
+		store.silent = false
+		require.NoError(t, tracker.Flush(t.Context()))
+		require.Equal(t, []string{"q"}, store.saved, "it is not known to be as safe as the store makes it")
+		require.EqualValues(t, 1, store.book("q").today.denied)
+	})
+}
+
 func TestAnAlertClaimedByAnUpdateInDoubtIsToldAfterTheNextOneOfAnyQuota(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := &doubtfulStore{}

@@ -30,7 +30,8 @@ type updating struct {
 type sharedPage struct {
 	page
 	rules  *rules
-	opened bool // by a call
+	marked uint64 // the last update of this tracker that the book shows; 0: none
+	opened bool   // by a call
 }
 
 // apply runs every call on the books of the transaction.
@@ -62,7 +63,7 @@ func (b *updating) apply(tx *Tx) error {
 	for _, name := range b.names { // alerts are told in their order
 		book := b.pages[name].book
 		b.claim(book, changed)
-		b.close(tx, name, book, replayed)
+		b.close(tx, name, book, replayed || b.counted && len(b.refusals[name]) > 0)
 	}
 	return nil
 }
@@ -89,7 +90,7 @@ func (b *updating) begin(tx *Tx) {
 			b.books[name] = &Book{name: name}
 		}
 		e := t.glimpse(name)
-		b.pages[name] = &sharedPage{page: page{entry: e, book: b.books[name]}, rules: rulesOf(e)}
+		b.pages[name] = &sharedPage{page: page{entry: e, book: b.books[name]}, rules: rulesOf(e), marked: b.books[name].marked(t.writer)}
 	}
 }
 
