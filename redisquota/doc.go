@@ -18,9 +18,9 @@
 // the newer books, and the tracker decides anew.
 //
 // After five such conflicts in a row the stores that want the same quotas take turns: the script gives each a piece of time,
-// 20 ms or what its way to the server needs, in which the others do not write these quotas, and tells them when theirs
-// begins. They wait for it with BLPOP, for a turn that is not used is given back, and then the next begins sooner. Nothing
-// depends on turns but who comes first; a client that dies in its turn delays others until it ends.
+// 20 ms or what its way to the server needs, a second at most, in which the others do not write these quotas, and tells them
+// when theirs begins. They wait for it with BLPOP, for a turn that is not used is given back, and then the next begins
+// sooner. Nothing depends on turns but who comes first; a client that dies in its turn delays others until it ends.
 //
 // # Time
 //
@@ -68,6 +68,9 @@
 // forbids INFO, New warns that it could not look, and goes on. A user restricted by ACL needs the keys {quota:NAMESPACE}:*
 // and the commands +@hash +eval +evalsha +info +wait +time +get +set +del +exists +pexpire +rpush +blpop; without the last
 // a turn only begins when it was planned to.
+//
+// A Store that waits for its turn listens for it on one connection, for a second at most: a client that several Stores share
+// needs a PoolSize above their number, or they keep from each other the connection on which a turn ends.
 //
 // ContextTimeoutEnabled lets the client end a call that waits for an answer as soon as its time is over; without it the
 // connection stays busy until ReadTimeout.

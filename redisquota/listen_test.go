@@ -23,6 +23,18 @@ func TestATinyWaitForATurnIsNotForEver(t *testing.T) {
 	require.Less(t, time.Since(begun), time.Second)
 }
 
+func TestWhatAWaitingStoreIsToldIsBoundedToo(t *testing.T) {
+	client := redistest.Start(t).Client()
+	s, err := New(t.Context(), client, Options{Namespace: "told"})
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	require.NoError(t, client.RPush(ctx, "{quota:told}:lease:"+s.id, (20*time.Second).Microseconds()).Err())
+	begun := time.Now()
+	s.awaitTurn(ctx, 6*time.Second)
+	require.Less(t, time.Since(begun), 10*time.Second) // a second
+}
+
 // older makes BLPOP what it is before Redis 7.0.8: below a millisecond it blocks for ever.
 type older struct{}
 

@@ -45,8 +45,8 @@ const (
 )
 
 // A Store is a quota.SharedPersistence in Redis or Valkey. It is safe for concurrent use, by several trackers too. It has
-// no connections of its own, no goroutine of it lasts for longer than a moment after the last call, and it needs no Close:
-// close its trackers, then the client.
+// no connections of its own, no goroutine of it lasts for longer after the last call than a second or than the client waits
+// for an answer, and it needs no Close: close its trackers, then the client.
 //
 // Errors that concern the data match quota.ErrCorruptState, quota.ErrNewerState, ErrLost or ErrReplicas; every error of
 // Update but those of its fn matches quota.ErrNotSaved.

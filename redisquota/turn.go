@@ -16,10 +16,10 @@ import (
 const (
 	turnAfter    = 5 // conflicts in a row
 	shortestTurn = 20 * time.Millisecond
-	longestTurn  = 250 * time.Millisecond // a client that dies in its turn delays others for as long
-	turnsOfWork  = 3                      // how often what fn and the way to the server take fits into a turn
-	idleTurn     = time.Millisecond       // after which a turn is given back, at least
-	longestAwait = time.Second            // without asking again
+	longestTurn  = decisionLife     // of a client that is as far away as a decision may be on its way
+	turnsOfWork  = 3                // how often what fn and the way to the server take fits into a turn
+	idleTurn     = time.Millisecond // after which a turn is given back, at least
+	longestAwait = time.Second      // without asking again
 
 	shortestListen = 2 * time.Millisecond // BLPOP waits for ever below one before Redis 7.0.8
 )
@@ -33,7 +33,8 @@ type turn struct {
 
 // awaitTurn returns when this store has its turn, which begins after that time, or sooner when others give theirs back.
 func (s *Store) awaitTurn(ctx context.Context, wait time.Duration) {
-	begins := time.Now().Add(min(wait, longestAwait))
+	asked := time.Now()
+	begins := asked.Add(min(wait, longestAwait))
 	for left := time.Until(begins); left > 0 && ctx.Err() == nil; left = time.Until(begins) {
 		if left < shortestListen {
 			sleep(ctx, left)
@@ -44,7 +45,7 @@ func (s *Store) awaitTurn(ctx context.Context, wait time.Duration) {
 			sleep(ctx, time.Until(begins))
 			break
 		}
-		begins = time.Now().Add(sooner)
+		begins = time.Now().Add(min(sooner, longestAwait-time.Since(asked)))
 	}
 	s.mu.Lock()
 	s.turn.until = time.Now().Add(longestTurn)

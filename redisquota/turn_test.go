@@ -104,15 +104,22 @@ func TestATurnThatCannotBeReadIsNone(t *testing.T) {
 
 func TestASlowClientAmongFastOnesIsServed(t *testing.T) {
 	server := redistest.Start(t)
+	t.Run("20 ms away", func(t *testing.T) { servesASlowClient(t, server, 20*time.Millisecond, 0) })
+	t.Run("on another continent", func(t *testing.T) { servesASlowClient(t, server, 160*time.Millisecond, 4*time.Millisecond) })
+}
+
+// servesASlowClient has one client write whose replies are late, among four that write and pause.
+func servesASlowClient(t *testing.T, server *redistest.Server, late, pause time.Duration) {
 	proxy := redistest.StartProxy(t, server.Addr())
-	proxy.Delay(20 * time.Millisecond)
-	slow := open(t, redistest.Client(t, proxy.Addr()), "slow")
+	proxy.Delay(late)
+	namespace := late.String()
+	slow := open(t, redistest.Client(t, proxy.Addr()), namespace)
 	book := books(t, 2)
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	var group sync.WaitGroup
 	var fast atomic.Int64
 	for range 4 {
-		store := open(t, server.Client(), "slow")
+		store := open(t, server.Client(), namespace)
 		group.Go(func() {
 			for ctx.Err() == nil {
 				if err := store.Update(ctx, []string{"calls"}, putting("calls", book[0])); err == nil {
@@ -121,12 +128,13 @@ func TestASlowClientAmongFastOnesIsServed(t *testing.T) {
 					t.Error(err)
 					return
 				}
+				<-time.After(pause)
 			}
 		})
 	}
 	redistest.Eventually(t, "the fast ones are at work", func() bool { return fast.Load() > 100 })
 	most := 0
-	for range 5 {
+	for range 3 {
 		runs := 0
 		require.NoError(t, slow.Update(ctx, []string{"calls"}, func(tx *quota.Tx) error {
 			runs++
@@ -137,4 +145,24 @@ func TestASlowClientAmongFastOnesIsServed(t *testing.T) {
 	stop()
 	group.Wait()
 	require.Less(t, most, 50)
+}
+
+func TestATurnIsOnItsBooksOnly(t *testing.T) {
+	client := redistest.Start(t).Client()
+	one := open(t, client, "two")
+	book := books(t, 1)
+	hold(t, client, "two", "another", 0, time.Hour)
+	runs := 0
+	require.NoError(t, one.Update(t.Context(), []string{"mine"}, func(tx *quota.Tx) error {
+		if runs++; runs <= 5 { // until it has a turn
+			put(t, open(t, client, "two"), "mine", book[0])
+			return putting("mine", book[0])(tx)
+		}
+		require.EqualValues(t, 2, client.HLen(t.Context(), "{quota:two}:lease").Val(), "it has one")
+		return nil
+	}))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	require.ErrorIs(t, one.Update(ctx, []string{"calls"}, putting("calls", book[0])), quota.ErrNotSaved, "it is another's turn")
+	require.NotContains(t, inStore(t, client, "two"), "calls")
 }

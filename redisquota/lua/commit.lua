@@ -48,8 +48,20 @@ if #turns > 0 then
     end
   end
 end
-if mine and mine.from <= now then
-  others = nil
+
+-- Whether the turn of mine is one on all that is named here.
+local covers = mine ~= nil
+if mine then
+  local has = {}
+  for _, name in ipairs(mine.names) do
+    has[name] = true
+  end
+  for i = first, changes - 1, 2 do
+    covers = covers and has[ARGV[i]]
+  end
+  if covers and mine.from <= now then
+    others = nil
+  end
 end
 
 local function note(one)
@@ -64,11 +76,15 @@ end
 
 -- turn returns in how many microseconds this store has its turn, after it has given it one.
 local function turn()
-  if not mine then
-    mine = {id = me, from = free, till = free + tonumber(length), names = {}}
-    for i = first, changes - 1, 2 do
-      mine.names[#mine.names + 1] = ARGV[i]
+  if not covers then
+    local from, names = free, {}
+    if mine then
+      from, names = math.max(free, mine.from), mine.names
     end
+    for i = first, changes - 1, 2 do
+      names[#names + 1] = ARGV[i]
+    end
+    mine = {id = me, from = from, till = from + tonumber(length), names = names}
     local last = mine.till
     for _, one in ipairs(line) do
       last = math.max(last, one.till)
