@@ -253,8 +253,8 @@ func (s *shared) keep(calls []*call, number uint64, due []Alert, err error) {
 			c.err = notSaved(err)
 			continue
 		}
-		changed := s.tracker.applyHere(c, number)
-		if op, ok := c.op.(*settling); ok && op.settled && !changed {
+		s.tracker.applyHere(c, number)
+		if op, ok := c.op.(*settling); ok && op.settled {
 			continue // ErrSettled, whatever is saved
 		}
 		c.err = pending(context.Background(), err)
@@ -266,37 +266,31 @@ func (s *shared) keep(calls []*call, number uint64, due []Alert, err error) {
 	}
 }
 
-// applyHere applies a call of an update that has failed to the entries. It reports whether that has changed anything.
-// What somebody has looked up in a file before its last step failed has it already.
-func (t *QuotaTracker) applyHere(c *call, number uint64) bool {
+// applyHere applies a call of an update that has failed to the entries. What somebody has looked up in a file before its
+// last step failed has it already.
+func (t *QuotaTracker) applyHere(c *call, number uint64) {
 	var few [4]page
 	pages := t.open(few[:0], c.op.quotas())
 	if c.at == 0 {
 		c.at = t.bookTime()
 	}
-	before := make([]bool, len(pages))
 	var without []page
-	for i := range pages {
-		before[i], pages[i].book.changed = pages[i].book.changed, false
-		if number == 0 || !pages[i].book.applied(t.writer, number) {
-			without = append(without, pages[i])
+	for _, p := range pages {
+		if number == 0 || !p.book.applied(t.writer, number) {
+			without = append(without, p)
 		}
 	}
 	if len(without) > 0 {
 		c.op.apply(without)
 	}
-	changed := len(without) < len(pages)
-	if op, ok := c.op.(*settling); ok && changed {
+	if op, ok := c.op.(*settling); ok && len(without) < len(pages) {
 		op.settled = false // elsewhere it took effect
 	}
-	for i := range pages {
-		changed = changed || pages[i].book.changed
-		pages[i].book.changed = pages[i].book.changed || before[i]
-		t.timer.consider(pages[i].entry)
-		t.waiters.wake(pages[i].entry.name)
-		pages[i].entry.mu.Unlock()
+	for _, p := range pages {
+		t.timer.consider(p.entry)
+		t.waiters.wake(p.entry.name)
+		p.entry.mu.Unlock()
 	}
-	return changed
 }
 
 // again returns an operation to apply again, that shares no result with the one whose caller looks at it.

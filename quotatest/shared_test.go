@@ -180,7 +180,7 @@ func TestPersistenceAcceptsASharedOneThatWorks(t *testing.T) {
 }
 
 func TestPersistenceNamesTheFlawOfABrokenSharedOne(t *testing.T) {
-	for flaw, rule := range map[string]string{
+	for flaw, rule := range someOf(map[string]string{
 		"does not call fn":                      "Update returned nil and has not called fn",
 		"has a nil map":                         "fn gets no Books: hand it a map, an empty one if there are none",
 		"has nil books":                         `fn gets a nil book of "sum:a": leave out what does not exist`,
@@ -206,7 +206,7 @@ func TestPersistenceNamesTheFlawOfABrokenSharedOne(t *testing.T) {
 		"runs fn for ever":                      "fn has set Until to Now 200 times, and is run again",
 		"is late":                               "fn has set Until to Now each time, and Update returned nil",
 		"compares what books refer to":          "Update keeps what fn changes: after Update 2: the next Load shows",
-	} {
+	}) {
 		t.Run(flaw, func(t *testing.T) {
 			t.Parallel()
 			err := quotatest.TestPersistence(func() (quota.Persistence, error) { return &shared{flaw: flaw, now: time.Now}, nil })

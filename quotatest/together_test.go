@@ -259,7 +259,7 @@ func TestPersistenceAcceptsTwoJSONFilesOnOneState(t *testing.T) {
 
 func TestPersistenceNamesTheFlawOfStoresOnOneState(t *testing.T) {
 	const inTurn = "of two Updates at once one is decided on what the other has left: "
-	for flaw, rule := range map[string]string{
+	for flaw, rule := range someOf(map[string]string{
 		"lets the last one win":                                    inTurn + "both charge a book: afterwards sum:a has 6 requests",
 		"compares only what it writes":                             inTurn + "each charges one of two books unless the other is charged",
 		"does not compare a book that is missing":                  inTurn + "both charge a book that is new: afterwards sum:new 0 has 1 requests",
@@ -277,7 +277,7 @@ func TestPersistenceNamesTheFlawOfStoresOnOneState(t *testing.T) {
 		"says that it has kept what it has not":                    "takes effect at once or never: Update returned nil, and the next one finds",
 		"shows a book that was not named":                          `fn gets the book of "sum:b", which was not named`,
 		"drops books that were not named":                          `Books["sum:b"] is missing`,
-	} {
+	}) {
 		t.Run(flaw, func(t *testing.T) {
 			t.Parallel()
 			err := quotatest.TestPersistence(func() (quota.Persistence, error) { return newOptimist(flaw, time.Now), nil })

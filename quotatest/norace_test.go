@@ -1,0 +1,5 @@
+//go:build !race
+
+package quotatest_test
+
+const raceDetector = false
