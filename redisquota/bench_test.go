@@ -46,5 +46,19 @@ func BenchmarkRoundTrips(b *testing.B) {
 			}
 		})
 	})
+	b.Run("reserve and commit, 64 at once", func(b *testing.B) {
+		b.SetParallelism(32)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				held, err := tracker.Reserve(ctx, "calls", quota.Tokens(1))
+				if err == nil {
+					err = held.Commit(ctx)
+				}
+				if err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	})
 	require.NoError(b, tracker.Close())
 }

@@ -10,8 +10,10 @@ import (
 )
 
 const (
-	quickly = 150 * time.Millisecond // for each place that a call may be away from its own
-	shortly = int64(300 * time.Microsecond)
+	quickly     = 150 * time.Millisecond // for each place that a call may be away from its own
+	thoroughly  = 10 * quickly
+	shortly     = int64(300 * time.Microsecond)
+	patienceNow = 5 * time.Second // with all orders, as long as likely ones have not been looked at thoroughly
 )
 
 // check asks whether some order explains the calls. Of many calls at once there are more orders than can be tried, so
@@ -19,16 +21,30 @@ const (
 // narrower history explains the history itself. Only where none does it has to look at all of them.
 func check(events []event, limit int64) porcupine.CheckResult {
 	m := model(limit)
+	if likely(events, m, quickly) {
+		return porcupine.Ok
+	}
+	if result := porcupine.CheckOperationsTimeout(m, operations(events), patienceNow); result != porcupine.Unknown {
+		return result
+	}
+	if likely(events, m, thoroughly) {
+		return porcupine.Ok
+	}
+	return porcupine.CheckOperationsTimeout(m, operations(events), patience)
+}
+
+// likely reports whether an order that is near a likely one explains the calls, as far as that is found out in time.
+func likely(events []event, m porcupine.Model, each time.Duration) bool {
 	guesses := [][]int{byCall(events), bySave(events, math.MaxInt64), bySave(events, shortly), byMiddle(events), byReturn(events)}
 	for _, near := range []int{2, 5, 9} {
 		for _, order := range guesses {
-			within := time.Duration(near) * quickly
+			within := time.Duration(near) * each
 			if porcupine.CheckOperationsTimeout(m, operations(narrowed(events, order, near)), within) == porcupine.Ok {
-				return porcupine.Ok
+				return true
 			}
 		}
 	}
-	return porcupine.CheckOperationsTimeout(m, operations(events), patience)
+	return false
 }
 
 func operations(events []event) []porcupine.Operation {
