@@ -8,6 +8,7 @@ type refusal struct {
 	n     int64
 	day   int64  // the start of the day on which it counts
 	at    int64  // the last of them
+	rules *rules // under which that was
 	batch uint64 // the update that may have counted it, of which nobody knows; 0: none
 }
 
@@ -19,7 +20,7 @@ func (one refusal) sameDay(other refusal) bool { return one.day == other.day }
 
 // refusalFor is one on the book's day.
 func (b *Book) refusalFor(by string) refusal {
-	return refusal{by: by, n: 1, day: b.today.start, at: b.clock}
+	return refusal{by: by, n: 1, day: b.today.start, at: b.clock, rules: b.configured}
 }
 
 // A refusalFate is where a refusal has been counted.
@@ -36,7 +37,11 @@ func (b *Book) refuse(r *rules, one refusal, now int64) refusalFate {
 	if _, end := r.day(one.at); r.template && end <= now {
 		return nowhere
 	}
-	if at := min(one.at, now); at >= b.clock {
+	at := min(one.at, now)
+	if one.rules != r {
+		at = now // other rules hold from now on, and not from then
+	}
+	if at >= b.clock {
 		b.advance(r, at)
 	}
 	if one.day >= b.today.start {
@@ -48,12 +53,12 @@ func (b *Book) refuse(r *rules, one refusal, now int64) refusalFate {
 	if !slices.ContainsFunc(past, theDay) && r.history != nil {
 		past, fate = r.history(b.name), inHistory
 	}
-	at := slices.IndexFunc(past, theDay)
-	if at < 0 {
+	found := slices.IndexFunc(past, theDay)
+	if found < 0 {
 		b.today.deny(one.by, one.n)
 		return inBook
 	}
-	day := past[at].clone()
+	day := past[found].clone()
 	day.deny(one.by, one.n)
 	b.details().finished = mergeDays(b.finished(), []DaySummary{day}) // a list of its own: finished days are shared
 	return fate

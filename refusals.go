@@ -13,7 +13,9 @@ func (r refusals) add(quota string, one refusal) {
 	list := r[quota]
 	if at := slices.IndexFunc(list, one.like); at >= 0 {
 		list[at].n += one.n
-		list[at].at = max(list[at].at, one.at)
+		if one.at >= list[at].at {
+			list[at].at, list[at].rules = one.at, one.rules
+		}
 		return
 	}
 	r[quota] = append(list, one)

@@ -246,3 +246,19 @@ func TestRefusalsCountOnceWhateverBecomesOfUpdates(t *testing.T) {
 		require.NoError(t, tracker.Close())
 	}
 }
+
+func TestARefusalOfBeforeDoesNotBringNewLimitsIntoThePast(t *testing.T) {
+	ctx, clock := t.Context(), quotatest.NewClock(morning)
+	filling := func(limit int64) quota.Quota {
+		return quota.Quota{Name: "calls", Limits: []quota.Limit{{Max: limit, Window: quota.Refill(24 * time.Hour)}}}
+	}
+	tracker := startOn(t, newSharedStore(), withClock(clock), withQuotas(filling(10)))
+	require.NoError(t, tracker.RecordUsage(ctx, "calls", quota.Requests(3)))
+	_, err := tracker.Reserve(ctx, "calls", quota.Requests(8))
+	require.ErrorIs(t, err, quota.ErrExceeded)
+	clock.Advance(12 * time.Hour) // in which all flows back
+	require.NoError(t, tracker.SetQuotas(ctx, []quota.Quota{filling(1)}))
+	status, _ := tracker.Status("calls")
+	require.Zero(t, status.Limits[0].Used)
+	require.EqualValues(t, 1, status.Today.Denied)
+}

@@ -123,6 +123,9 @@ func draw(run *harness.Run, number, pool int) (p plan, many int) {
 	path := filepath.Join(run.Dir, fmt.Sprint("history-", number), "quota_state.json")
 	p.Clients = []int{2, 3, 4, 6, 8, 8, 12, 16, 16, 24, 32, 64}[random.IntN(12)]
 	p.Calls = max(2, (80+random.IntN(120))/p.Clients) // larger ones cannot be checked to the end
+	if p.Clients >= 24 {
+		p.Calls = max(1, (60+random.IntN(60))/p.Clients) // nor can those of which so many are at work at once
+	}
 	switch kind := number % 4; {
 	case kind == 0:
 	case kind == 1:
