@@ -19,8 +19,8 @@ import (
 type bookJSON struct {
 	Clock       moment                 `json:"clock"`
 	Accounts    map[string]accountJSON `json:"accounts,omitempty"`
-	Holds       checked[holdJSON]      `json:"holds,omitempty"`
-	Expired     checked[holdJSON]      `json:"expired,omitempty"`
+	Holds       holdList               `json:"holds,omitempty"`
+	Expired     holdList               `json:"expired,omitempty"`
 	Settled     checked[settledJSON]   `json:"settled,omitempty"`
 	Today       *todayJSON             `json:"today,omitempty"`
 	Finished    checked[DaySummary]    `json:"finished,omitempty"`

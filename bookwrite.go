@@ -19,6 +19,20 @@ type bookWriter struct {
 	flat   bool // what is open stays on one line
 	begun  bool
 	err    error
+
+	seconds [2]secondText // the last two that were written: most moments of a book are near those before
+	ttl     spanText
+}
+
+// A secondText is a second as text, without its end.
+type secondText struct {
+	second int64
+	text   [len("2006-01-02T15:04:05")]byte
+}
+
+type spanText struct {
+	span span
+	text string
 }
 
 // appendTo appends the form to out; indented for a file where the book is a member of a member.
@@ -73,9 +87,21 @@ func (w *bookWriter) next() {
 	w.begun = true
 }
 
+// key begins a member whose name stands for itself.
 func (w *bookWriter) key(name string) {
 	w.next()
+	w.out = append(append(append(w.out, '"'), name...), '"')
+	w.colon()
+}
+
+// keyOf begins a member of any name.
+func (w *bookWriter) keyOf(name string) {
+	w.next()
 	w.string(name)
+	w.colon()
+}
+
+func (w *bookWriter) colon() {
 	w.out = append(w.out, ':')
 	if w.indent {
 		w.out = append(w.out, ' ')
@@ -133,8 +159,33 @@ func (w *bookWriter) integer(name string, n int64) {
 func (w *bookWriter) moment(name string, m moment) {
 	w.key(name)
 	w.out = append(w.out, '"')
-	w.out = instant(int64(m)).AppendFormat(w.out, time.RFC3339Nano)
-	w.out = append(w.out, '"')
+	w.out = append(w.time(m), '"')
+}
+
+// time appends what time.RFC3339Nano makes of m.
+func (w *bookWriter) time(m moment) []byte {
+	second, nanos := int64(m)/int64(time.Second), int64(m)%int64(time.Second)
+	if second <= 0 {
+		return instant(int64(m)).AppendFormat(w.out, time.RFC3339Nano)
+	}
+	if w.seconds[0].second != second {
+		w.seconds[0], w.seconds[1] = w.seconds[1], w.seconds[0]
+	}
+	known := &w.seconds[0]
+	if known.second != second {
+		known.second = second
+		time.Unix(second, 0).UTC().AppendFormat(known.text[:0], "2006-01-02T15:04:05")
+	}
+	out := append(w.out, known.text[:]...)
+	if nanos != 0 {
+		fraction := [...]byte{'.', 0, 0, 0, 0, 0, 0, 0, 0, 0}
+		for i := len(fraction) - 1; i > 0; i-- {
+			fraction[i] = byte('0' + nanos%10)
+			nanos /= 10
+		}
+		out = append(out, bytes.TrimRight(fraction[:], "0")...)
+	}
+	return append(out, 'Z')
 }
 
 func (w *bookWriter) number(name string, n number) {
@@ -147,19 +198,21 @@ func (w *bookWriter) number(name string, n number) {
 func (w *bookWriter) amounts(name string, m *amountsOf) {
 	w.key(name)
 	w.openFlat('{')
-	var few [8]Amount
-	list := few[:0]
-	for one := range (*amounts)(m).each {
-		list = append(list, Amount{one.unit, one.n})
+	if len(m.other) == 0 {
+		for _, at := range [places]place{atRequests, atInput, atOutput, atTokens, atUSD} { // as byUnit orders them
+			if (*amounts)(m).has(at) {
+				w.integer(string(at.unit()), m.known[at])
+			}
+		}
+		w.close('}')
+		return
 	}
-	slices.SortFunc(list, byUnit)
-	for _, amount := range list {
-		w.integer(string(amount.Unit), amount.N)
+	for _, amount := range slices.SortedFunc(slices.Values((*amounts)(m).list()), byUnit) {
+		w.keyOf(string(amount.Unit))
+		w.out = strconv.AppendInt(w.out, amount.N, 10)
 	}
 	w.close('}')
 }
-
-// The same of what is left out when there is nothing to say.
 
 func (w *bookWriter) textIf(name, text string) {
 	if text != "" {
@@ -199,7 +252,7 @@ func (w *bookWriter) book(form *bookJSON) {
 		w.key("accounts")
 		w.open('{')
 		for _, text := range slices.Sorted(maps.Keys(form.Accounts)) {
-			w.key(text)
+			w.keyOf(text)
 			account := form.Accounts[text]
 			w.account(&account)
 		}
@@ -293,7 +346,10 @@ func byText(x, y int) int { return strings.Compare(strconv.Itoa(x), strconv.Itoa
 
 func (w *bookWriter) hold(form *holdJSON) {
 	w.open('{')
-	w.text("key", strings.TrimSuffix(holdKey(form.Key).text(""), "@"))
+	w.key("key")
+	w.out = strconv.AppendUint(append(w.out, '"'), form.Key.writer, 36)
+	w.out = strconv.AppendUint(append(w.out, '-'), form.Key.number, 36)
+	w.out = append(w.out, '"')
 	w.textIf("id", form.ID)
 	w.textIf("name", form.Name)
 	w.list("quotas", len(form.Quotas), func(i int) { w.string(form.Quotas[i]) })
@@ -304,7 +360,10 @@ func (w *bookWriter) hold(form *holdJSON) {
 	w.list("estimated", len(form.Estimated), func(i int) { w.string(string(form.Estimated[i])) })
 	w.momentIf("granted", form.Granted)
 	w.moment("expires", form.Expires)
-	w.text("ttl", time.Duration(form.TTL).String())
+	if w.ttl.span != form.TTL {
+		w.ttl = spanText{form.TTL, time.Duration(form.TTL).String()}
+	}
+	w.text("ttl", w.ttl.text)
 	w.momentIf("charged", form.Charged)
 	w.integerIf("joined", form.Joined)
 	w.trueIf("released", form.Released)
@@ -327,7 +386,8 @@ func (w *bookWriter) today(form *todayJSON) {
 		w.key("denied_by")
 		w.open('{')
 		for _, by := range slices.Sorted(maps.Keys(form.DeniedBy)) {
-			w.integer(by, form.DeniedBy[by])
+			w.keyOf(by)
+			w.out = strconv.AppendInt(w.out, form.DeniedBy[by], 10)
 		}
 		w.close('}')
 	}

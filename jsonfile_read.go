@@ -424,7 +424,7 @@ func (s *snapshot) decodeBooks(data json.RawMessage, known *snapshot) error {
 			return err
 		}
 		book := new(Book)
-		if err := json.Unmarshal(body, book); err != nil {
+		if err := book.UnmarshalJSON(body); err != nil {
 			return fmt.Errorf("%q: %w", name, err)
 		}
 		if err := book.belongs(name); err != nil {

@@ -17,7 +17,7 @@ import (
 var (
 	coreFiles = []string{
 		"amounts.go", "window.go", "account.go", "hold.go", "expiry.go", "book.go", "turn.go", "match.go", "day.go", "admission.go", "settle.go", "correct.go", "refusal.go", "outbox.go", "rules.go",
-		"verify.go", "bookjson.go", "bookread.go", "bookwrite.go",
+		"verify.go", "bookjson.go", "bookread.go", "holdread.go", "bookwrite.go",
 	}
 	coreImports = []string{
 		"bytes", "cmp", "container/heap", "encoding/json", "errors", "fmt", "maps", "math", "math/bits", "slices", "strconv",

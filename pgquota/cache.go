@@ -2,7 +2,6 @@ package pgquota
 
 import (
 	"bytes"
-	"encoding/json"
 	"sync"
 
 	"example.com/quota"
@@ -36,7 +35,7 @@ func (c *cache) decode(name string, data []byte) (*quota.Book, error) {
 		return known.book.Clone(), nil
 	}
 	book := new(quota.Book)
-	if err := json.Unmarshal(data, book); err != nil {
+	if err := book.UnmarshalJSON(data); err != nil {
 		return nil, err
 	}
 	c.put(name, data, book)

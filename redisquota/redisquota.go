@@ -270,7 +270,7 @@ func (v version) book() (*quota.Book, error) {
 		}
 	}
 	book := new(quota.Book)
-	if err := json.Unmarshal(v.data, book); err != nil {
+	if err := book.UnmarshalJSON(v.data); err != nil {
 		return nil, err
 	}
 	if v.read != nil {

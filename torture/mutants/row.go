@@ -18,7 +18,7 @@ import (
 var mutated = []string{
 	"amounts.go", "window.go", "rules.go", "account.go", "hold.go", "expiry.go", "day.go", "book.go", "turn.go", "match.go", "admission.go",
 	"settle.go", "correct.go", "refusal.go", "outbox.go",
-	"verify.go", "bookjson.go", "bookread.go", "bookwrite.go", "groupcommit.go", "shared.go", "updating.go",
+	"verify.go", "bookjson.go", "bookread.go", "holdread.go", "bookwrite.go", "groupcommit.go", "shared.go", "updating.go",
 }
 
 // enough is how many percent of the mutants the tests must kill.

@@ -1,0 +1,246 @@
+package quota
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+	"strconv"
+)
+
+// A holdList is a list of holds. Most of a book that is in use are holds, and each process that shares it reads them again
+// and again: what bookWriter has written is read at a tenth of what encoding/json takes. A list that differs in anything
+// is left to encoding/json, so that both read the same and refuse the same.
+type holdList []holdJSON
+
+func (list *holdList) UnmarshalJSON(data []byte) error {
+	r := holdReader{data: data}
+	if holds := r.list(); !r.strange {
+		*list = append(*list, holds...)
+		return nil
+	}
+	return (*checked[holdJSON])(list).UnmarshalJSON(data)
+}
+
+// A holdReader reads the holds in JSON that is sound. Whatever the writer does not write is strange to it, and ends what
+// it does: from then on its results mean nothing.
+type holdReader struct {
+	data    []byte
+	at      int
+	strange bool
+	last    holdJSON // which the next mostly resembles
+	ttl     []byte   // of last, as text
+}
+
+func (r *holdReader) list() (holds []holdJSON) {
+	r.expect('[')
+	for !r.strange {
+		r.last = r.hold()
+		if r.strange = r.strange || r.last.check() != nil; r.strange {
+			break
+		}
+		holds = append(holds, r.last)
+		if !r.next(',') {
+			break
+		}
+	}
+	r.expect(']')
+	r.space()
+	r.strange = r.strange || r.at < len(r.data)
+	return holds
+}
+
+func (r *holdReader) hold() (form holdJSON) {
+	var before uint // the members that there were, a bit for each
+	r.expect('{')
+	for !r.strange {
+		name := r.text()
+		r.expect(':')
+		number := uint(0)
+		switch string(name) {
+		case "key":
+			form.Key = r.key()
+		case "id":
+			number, form.ID = 1, string(r.text())
+		case "name":
+			text := r.text()
+			if number, form.Name = 2, r.last.Name; string(text) != form.Name { // what is the same needs no room of its own
+				form.Name = string(text)
+			}
+		case "quotas":
+			number, form.Quotas = 3, texts[string](r)
+		case "amounts":
+			number, form.Amounts = 4, r.amounts()
+		case "asked":
+			asked := r.amounts()
+			number, form.Asked = 5, &asked
+		case "estimated":
+			number, form.Estimated = 6, texts[Unit](r)
+		case "granted":
+			number, form.Granted = 7, r.moment()
+		case "expires":
+			number, form.Expires = 8, r.moment()
+		case "ttl":
+			number, form.TTL = 9, r.span()
+		case "charged":
+			number, form.Charged = 10, r.moment()
+		case "joined":
+			number, form.Joined = 11, r.integer()
+		case "released":
+			number, form.Released = 12, r.yes()
+		case "found":
+			number, form.Found = 13, r.yes()
+		default:
+			r.strange = true
+		}
+		r.strange = r.strange || before&(1<<number) != 0
+		before |= 1 << number
+		if !r.next(',') {
+			break
+		}
+	}
+	r.expect('}')
+	return form
+}
+
+func (r *holdReader) key() keyText {
+	writer, number, _ := bytes.Cut(r.text(), []byte{'-'})
+	var key holdKey
+	var err1, err2 error
+	key.writer, err1 = strconv.ParseUint(string(writer), 36, 64)
+	key.number, err2 = strconv.ParseUint(string(number), 36, 64)
+	r.strange = r.strange || err1 != nil || err2 != nil
+	return keyText(key)
+}
+
+func (r *holdReader) amounts() (m amountsOf) {
+	var few [8]Amount
+	list := few[:0]
+	r.expect('{')
+	for !r.strange {
+		unit := unitOf(r.text())
+		r.expect(':')
+		list = append(list, Amount{unit, r.integer()})
+		if !r.next(',') {
+			break
+		}
+	}
+	r.expect('}')
+	slices.SortFunc(list, func(x, y Amount) int { return cmp.Compare(x.Unit, y.Unit) })
+	for i, one := range list {
+		at := one.Unit.place()
+		if i > 0 && one.Unit == list[i-1].Unit || at == elsewhere && checkUnit(one.Unit) != "" {
+			r.strange = true
+		}
+		(*amounts)(&m).set(at, one.Unit, one.N)
+	}
+	return m
+}
+
+// unitOf returns a unit without room of its own, if it is one of the library's.
+func unitOf(text []byte) Unit {
+	switch unit := Unit(text); unit {
+	case UnitRequests:
+		return UnitRequests
+	case UnitTokens:
+		return UnitTokens
+	case UnitInputTokens:
+		return UnitInputTokens
+	case UnitOutputTokens:
+		return UnitOutputTokens
+	case UnitUSD:
+		return UnitUSD
+	default:
+		return unit
+	}
+}
+
+func texts[T ~string](r *holdReader) (list []T) {
+	r.expect('[')
+	for !r.strange {
+		list = append(list, T(r.text()))
+		if !r.next(',') {
+			break
+		}
+	}
+	r.expect(']')
+	return list
+}
+
+func (r *holdReader) moment() (m moment) {
+	if text := r.text(); !r.strange && m.UnmarshalText(text) != nil {
+		r.strange = true
+	}
+	return m
+}
+
+func (r *holdReader) span() (s span) {
+	text := r.text()
+	if bytes.Equal(text, r.ttl) {
+		return r.last.TTL
+	}
+	if r.ttl = text; !r.strange && s.UnmarshalText(text) != nil {
+		r.strange = true
+	}
+	return s
+}
+
+func (r *holdReader) yes() bool {
+	const yes = "true"
+	r.space()
+	if bytes.HasPrefix(r.data[r.at:], []byte(yes)) {
+		r.at += len(yes)
+		return true
+	}
+	r.strange = true
+	return false
+}
+
+// integer reads one that is not negative.
+func (r *holdReader) integer() (n int64) {
+	const most = 18 // digits, of which no number is too large
+	r.space()
+	begin := r.at
+	for r.at < len(r.data) && r.data[r.at]-'0' <= 9 && r.at-begin < most {
+		n = 10*n + int64(r.data[r.at]-'0')
+		r.at++
+	}
+	if length := r.at - begin; length == 0 || length > 1 && r.data[begin] == '0' {
+		r.strange = true
+	}
+	return n
+}
+
+// text reads one that stands for itself.
+func (r *holdReader) text() []byte {
+	r.expect('"')
+	for begin := r.at; r.at < len(r.data) && !r.strange; {
+		c := r.data[r.at]
+		r.at++
+		switch {
+		case c == '"':
+			return r.data[begin : r.at-1]
+		case c == '\\' || c < ' ' || c > '~':
+			r.strange = true
+		}
+	}
+	r.strange = true
+	return nil
+}
+
+// next reports whether c follows, and reads it.
+func (r *holdReader) next(c byte) bool {
+	r.space()
+	if r.at == len(r.data) || r.data[r.at] != c {
+		return false
+	}
+	r.at++
+	return true
+}
+
+func (r *holdReader) expect(c byte) { r.strange = !r.next(c) || r.strange }
+
+func (r *holdReader) space() {
+	for r.at < len(r.data) && (r.data[r.at] == ' ' || r.data[r.at] == '\n') {
+		r.at++
+	}
+}
