@@ -4,7 +4,7 @@ STATICCHECK_VERSION   := v0.8.2
 GOLANGCI_LINT_VERSION := v2.15.0
 GOVULNCHECK_VERSION   := v1.9.0
 
-FUZZTIME  ?= 15m                   # for each of the four targets: an hour
+FUZZTIME  ?= 12m                   # for each of the five targets: an hour
 COVERAGE  ?= 95                    # percent of the statements of the root package
 VULNDB    ?= https://vuln.go.dev   # or a mirror of it, file://...
 SEED      ?= 0                     # of random numbers; 0: new ones

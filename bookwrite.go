@@ -20,7 +20,7 @@ type bookWriter struct {
 	begun  bool
 	err    error
 
-	seconds [2]secondText // the last two that were written: most moments of a book are near those before
+	seconds [2]secondText // that were written last, of what expires and of all else: most are near those before
 	ttl     spanText
 }
 
@@ -159,31 +159,31 @@ func (w *bookWriter) integer(name string, n int64) {
 func (w *bookWriter) moment(name string, m moment) {
 	w.key(name)
 	w.out = append(w.out, '"')
-	w.out = append(w.time(m), '"')
+	known := &w.seconds[0]
+	if name == "expires" {
+		known = &w.seconds[1]
+	}
+	w.out = append(known.moment(w.out, m), '"')
 }
 
-// time appends what time.RFC3339Nano makes of m.
-func (w *bookWriter) time(m moment) []byte {
+// moment appends what time.RFC3339Nano makes of m.
+func (known *secondText) moment(out []byte, m moment) []byte {
 	second, nanos := int64(m)/int64(time.Second), int64(m)%int64(time.Second)
 	if second <= 0 {
-		return instant(int64(m)).AppendFormat(w.out, time.RFC3339Nano)
+		return instant(int64(m)).AppendFormat(out, time.RFC3339Nano)
 	}
-	if w.seconds[0].second != second {
-		w.seconds[0], w.seconds[1] = w.seconds[1], w.seconds[0]
-	}
-	known := &w.seconds[0]
 	if known.second != second {
 		known.second = second
-		time.Unix(second, 0).UTC().AppendFormat(known.text[:0], "2006-01-02T15:04:05")
+		instant(int64(m)).AppendFormat(known.text[:0], "2006-01-02T15:04:05")
 	}
-	out := append(w.out, known.text[:]...)
+	out = append(out, known.text[:]...)
 	if nanos != 0 {
-		fraction := [...]byte{'.', 0, 0, 0, 0, 0, 0, 0, 0, 0}
+		fraction := []byte(".000000000")
 		for i := len(fraction) - 1; i > 0; i-- {
 			fraction[i] = byte('0' + nanos%10)
 			nanos /= 10
 		}
-		out = append(out, bytes.TrimRight(fraction[:], "0")...)
+		out = append(out, bytes.TrimRight(fraction, "0")...)
 	}
 	return append(out, 'Z')
 }

@@ -21,79 +21,71 @@ func (list *holdList) UnmarshalJSON(data []byte) error {
 	return (*checked[holdJSON])(list).UnmarshalJSON(data)
 }
 
-// A holdReader reads the holds in JSON that is sound. Whatever the writer does not write is strange to it, and ends what
-// it does: from then on its results mean nothing.
+// A holdReader reads the holds in JSON that is sound. Whatever the writer does not write is strange to it, and its results
+// mean nothing then: what it does not know it does not read, and stands where something else is expected.
 type holdReader struct {
 	data    []byte
 	at      int
 	strange bool
-	last    holdJSON // which the next mostly resembles
-	ttl     []byte   // of last, as text
+	name    string // the last, as most of the next
+	ttl     span   // the last
+	ttlText []byte
 }
 
 func (r *holdReader) list() (holds []holdJSON) {
 	r.expect('[')
 	for !r.strange {
-		r.last = r.hold()
-		if r.strange = r.strange || r.last.check() != nil; r.strange {
-			break
-		}
-		holds = append(holds, r.last)
+		one := r.hold()
+		r.strange = r.strange || one.check() != nil
+		holds = append(holds, one)
 		if !r.next(',') {
 			break
 		}
 	}
 	r.expect(']')
-	r.space()
-	r.strange = r.strange || r.at < len(r.data)
 	return holds
 }
 
+// hold reads one. As with encoding/json the last of two members of one name counts.
 func (r *holdReader) hold() (form holdJSON) {
-	var before uint // the members that there were, a bit for each
 	r.expect('{')
 	for !r.strange {
 		name := r.text()
 		r.expect(':')
-		number := uint(0)
 		switch string(name) {
 		case "key":
 			form.Key = r.key()
 		case "id":
-			number, form.ID = 1, string(r.text())
+			form.ID = string(r.text())
 		case "name":
-			text := r.text()
-			if number, form.Name = 2, r.last.Name; string(text) != form.Name { // what is the same needs no room of its own
-				form.Name = string(text)
+			if text := r.text(); string(text) != r.name { // what is the same needs no room of its own
+				r.name = string(text)
 			}
+			form.Name = r.name
 		case "quotas":
-			number, form.Quotas = 3, texts[string](r)
+			form.Quotas = texts[string](r)
 		case "amounts":
-			number, form.Amounts = 4, r.amounts()
+			form.Amounts = r.amounts()
 		case "asked":
 			asked := r.amounts()
-			number, form.Asked = 5, &asked
+			form.Asked = &asked
 		case "estimated":
-			number, form.Estimated = 6, texts[Unit](r)
+			form.Estimated = texts[Unit](r)
 		case "granted":
-			number, form.Granted = 7, r.moment()
+			form.Granted = r.moment()
 		case "expires":
-			number, form.Expires = 8, r.moment()
+			form.Expires = r.moment()
 		case "ttl":
-			number, form.TTL = 9, r.span()
+			form.TTL = r.span()
 		case "charged":
-			number, form.Charged = 10, r.moment()
+			form.Charged = r.moment()
 		case "joined":
-			number, form.Joined = 11, r.integer()
+			form.Joined = r.integer()
 		case "released":
-			number, form.Released = 12, r.yes()
+			form.Released = r.yes()
 		case "found":
-			number, form.Found = 13, r.yes()
-		default:
-			r.strange = true
+			form.Found = r.yes()
 		}
-		r.strange = r.strange || before&(1<<number) != 0
-		before |= 1 << number
 		if !r.next(',') {
 			break
 		}
@@ -173,26 +165,22 @@ func (r *holdReader) moment() (m moment) {
 	return m
 }
 
-func (r *holdReader) span() (s span) {
-	text := r.text()
-	if bytes.Equal(text, r.ttl) {
-		return r.last.TTL
+func (r *holdReader) span() span {
+	if text := r.text(); !bytes.Equal(text, r.ttlText) || r.ttlText == nil {
+		r.ttlText = text
+		r.strange = r.ttl.UnmarshalText(text) != nil || r.strange
 	}
-	if r.ttl = text; !r.strange && s.UnmarshalText(text) != nil {
-		r.strange = true
-	}
-	return s
+	return r.ttl
 }
 
 func (r *holdReader) yes() bool {
 	const yes = "true"
 	r.space()
-	if bytes.HasPrefix(r.data[r.at:], []byte(yes)) {
-		r.at += len(yes)
-		return true
+	if !bytes.HasPrefix(r.data[r.at:], []byte(yes)) {
+		return false
 	}
-	r.strange = true
-	return false
+	r.at += len(yes)
+	return true
 }
 
 // integer reads one that is not negative.
@@ -203,9 +191,6 @@ func (r *holdReader) integer() (n int64) {
 	for r.at < len(r.data) && r.data[r.at]-'0' <= 9 && r.at-begin < most {
 		n = 10*n + int64(r.data[r.at]-'0')
 		r.at++
-	}
-	if length := r.at - begin; length == 0 || length > 1 && r.data[begin] == '0' {
-		r.strange = true
 	}
 	return n
 }
@@ -219,11 +204,10 @@ func (r *holdReader) text() []byte {
 		switch {
 		case c == '"':
 			return r.data[begin : r.at-1]
-		case c == '\\' || c < ' ' || c > '~':
+		case c == '\\' || c > '~':
 			r.strange = true
 		}
 	}
-	r.strange = true
 	return nil
 }
 

@@ -89,9 +89,12 @@ func TestHoldsAsTheyAreWrittenAreReadWithoutEncodingJSON(t *testing.T) {
 	}
 }
 
-// sameAsSlowly fails where holds are not read as encoding/json reads them.
+// sameAsSlowly fails where holds are not read as encoding/json reads them, which asks about sound JSON only.
 func sameAsSlowly(t *testing.T, data []byte) {
 	t.Helper()
+	if !json.Valid(data) {
+		return
+	}
 	var quick holdList
 	quickErr := quick.UnmarshalJSON(data)
 	slow, slowErr := readSlowly(data)
@@ -118,8 +121,8 @@ func TestHoldsAsOthersMayHaveWrittenThemAreReadAsEncodingJSONReadsThem(t *testin
 		{`"amounts":`, `"asked":{"tokens":5},"amounts":`}, {`"amounts":`, `"asked":null,"amounts":`}, {`"amounts":`, `"asked":{},"amounts":`},
 		{`"2026-01-05T12:15:00Z"`, `"2026-01-05T13:15:00+01:00"`}, {`"2026-01-05T12:15:00Z"`, `"2026-01-05T12:15:00.5Z"`}, {`"2026-01-05T12:15:00Z"`, `"soon"`},
 		{`"2026-01-05T12:15:00Z"`, `"1926-01-05T12:15:00Z"`}, {`"2026-01-05T12:15:00Z"`, `"0001-01-01T00:00:00Z"`}, {`"2026-01-05T12:15:00Z"`, `null`},
-		{`"15m0s"`, `"15m"`}, {`"15m0s"`, `"0s"`}, {`"15m0s"`, `"-1s"`}, {`"15m0s"`, `""`}, {`"15m0s"`, `null`}, {`,"ttl":"15m0s"`, ``}, {`"15m0s"`, `"900000h"`},
-		{`"ttl"`, `"joined":2,"ttl"`}, {`"ttl"`, `"joined":-2,"ttl"`}, {`"ttl"`, `"joined":02,"ttl"`}, {`"ttl"`, `"joined":"2","ttl"`},
+		{`"15m0s"`, `"15m"`}, {`"15m0s"`, `"5m0s","ttl":"5m0s"`}, {`"15m0s"`, `"0s"`}, {`"15m0s"`, `"-1s"`}, {`"15m0s"`, `""`}, {`"15m0s"`, `null`}, {`,"ttl":"15m0s"`, ``}, {`"15m0s"`, `"900000h"`},
+		{`"ttl"`, `"joined":2,"ttl"`}, {`"ttl"`, `"joined":-2,"ttl"`}, {`"ttl"`, `"joined":0,"ttl"`}, {`"ttl"`, `"joined":9,"joined":2,"ttl"`}, {`"ttl"`, `"asked":{"tokens":5},"asked":{"images":1},"ttl"`}, {`"ttl"`, `"joined":"2","ttl"`},
 		{`"ttl"`, `"released":true,"ttl"`}, {`"ttl"`, `"released":false,"ttl"`}, {`"ttl"`, `"released":null,"ttl"`}, {`"ttl"`, `"found":true,"found":true,"ttl"`},
 		{`"ttl"`, `"quotas":["a","b"],"ttl"`}, {`"ttl"`, `"quotas":[],"ttl"`}, {`"ttl"`, `"quotas":["a"],"ttl"`}, {`"ttl"`, `"quotas":["b","a"],"ttl"`},
 		{`"ttl"`, `"quotas":["a",null],"ttl"`}, {`"ttl"`, `"quotas":null,"ttl"`}, {`"ttl"`, `"estimated":["tokens"],"ttl"`}, {`"ttl"`, `"estimated":[],"ttl"`},
@@ -152,9 +155,5 @@ func FuzzReadHolds(f *testing.F) {
 	for range 20 {
 		f.Add(written(f, randomHolds(rng), rng.IntN(2) == 0))
 	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		if json.Valid(data) {
-			sameAsSlowly(t, data)
-		}
-	})
+	f.Fuzz(sameAsSlowly)
 }
