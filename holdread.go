@@ -42,7 +42,6 @@ func (r *holdReader) list() (holds []holdJSON) {
 			break
 		}
 	}
-	r.expect(']')
 	return holds
 }
 
@@ -117,10 +116,10 @@ func (r *holdReader) amounts() (m amountsOf) {
 		}
 	}
 	r.expect('}')
-	slices.SortFunc(list, func(x, y Amount) int { return cmp.Compare(x.Unit, y.Unit) })
-	for i, one := range list {
+	slices.SortStableFunc(list, func(x, y Amount) int { return cmp.Compare(x.Unit, y.Unit) })
+	for _, one := range list { // of one that is named twice the last counts
 		at := one.Unit.place()
-		if i > 0 && one.Unit == list[i-1].Unit || at == elsewhere && checkUnit(one.Unit) != "" {
+		if at == elsewhere && checkUnit(one.Unit) != "" {
 			r.strange = true
 		}
 		(*amounts)(&m).set(at, one.Unit, one.N)
