@@ -42,6 +42,7 @@ func (r *holdReader) list() (holds []holdJSON) {
 			break
 		}
 	}
+	r.expect(']')
 	return holds
 }
 

@@ -134,7 +134,7 @@ func TestHoldsAsOthersMayHaveWrittenThemAreReadAsEncodingJSONReadsThem(t *testin
 		sameAsSlowly(t, bytes.Replace([]byte("["+hold+","+hold+"]"), []byte(hold), data[1:len(data)-1], 1))
 		sameAsSlowly(t, []byte("["+hold+","+string(data[1:len(data)-1])+"]"))
 	}
-	for _, list := range []string{`[]`, `{}`, `"a"`, `1`, ` [ ` + hold + "\n] ", `[[]]`, `[null]`, `[{}]`} {
+	for _, list := range []string{"[" + hold + "\t," + hold + "]", "[" + hold + "\r\n," + hold + "]", "[" + hold + "\t]", `[]`, `{}`, `"a"`, `1`, ` [ ` + hold + "\n] ", `[[]]`, `[null]`, `[{}]`} {
 		sameAsSlowly(t, []byte(list))
 	}
 }

@@ -8,7 +8,6 @@ type refusal struct {
 	n     int64
 	day   int64  // the start of the day on which it counts
 	at    int64  // the last of them
-	rules *rules // under which that was
 	batch uint64 // the update that may have counted it, of which nobody knows; 0: none
 }
 
@@ -20,7 +19,7 @@ func (one refusal) sameDay(other refusal) bool { return one.day == other.day }
 
 // refusalFor is one on the book's day.
 func (b *Book) refusalFor(by string) refusal {
-	return refusal{by: by, n: 1, day: b.today.start, at: b.clock, rules: b.configured}
+	return refusal{by: by, n: 1, day: b.today.start, at: b.clock}
 }
 
 // A refusalFate is where a refusal has been counted.
@@ -38,8 +37,8 @@ func (b *Book) refuse(r *rules, one refusal, now int64) refusalFate {
 		return nowhere
 	}
 	at := min(one.at, now)
-	if one.rules != r {
-		at = now // other rules hold from now on, and not from then
+	if !b.keepsTo(r) {
+		at = now // other limits hold from now on, and not from then
 	}
 	if at >= b.clock {
 		b.advance(r, at)
@@ -62,4 +61,16 @@ func (b *Book) refuse(r *rules, one refusal, now int64) refusalFate {
 	day.deny(one.by, one.n)
 	b.details().finished = mergeDays(b.finished(), []DaySummary{day}) // a list of its own: finished days are shared
 	return fate
+}
+
+// keepsTo reports whether r says of no limit that the book has another Max.
+func (b *Book) keepsTo(r *rules) bool {
+	for i := range b.accounts {
+		for j := range r.limits {
+			if b.accounts[i].text == r.limits[j].key.text && b.accounts[i].max != r.limits[j].Max {
+				return false
+			}
+		}
+	}
+	return true
 }

@@ -13,9 +13,7 @@ func (r refusals) add(quota string, one refusal) {
 	list := r[quota]
 	if at := slices.IndexFunc(list, one.like); at >= 0 {
 		list[at].n += one.n
-		if one.at >= list[at].at {
-			list[at].at, list[at].rules = one.at, one.rules
-		}
+		list[at].at = max(list[at].at, one.at)
 		return
 	}
 	r[quota] = append(list, one)
@@ -86,9 +84,11 @@ func (s *shared) showRefusals(b *Book, rules func() *rules, has []refusal) {
 	if len(list) == 0 {
 		return
 	}
-	r, now := rules(), s.tracker.bookTime()
+	r, now, marked := rules(), s.tracker.bookTime(), b.marked(s.tracker.writer)
 	for _, one := range list {
-		b.refuse(r, one, now)
+		if one.batch == 0 || one.batch > marked { // else it is there
+			b.refuse(r, one, now)
+		}
 	}
 }
 
