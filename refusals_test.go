@@ -262,3 +262,28 @@ func TestARefusalOfBeforeDoesNotBringNewLimitsIntoThePast(t *testing.T) {
 	require.Zero(t, status.Limits[0].Used)
 	require.EqualValues(t, 1, status.Today.Denied)
 }
+
+func TestARefusalInDoubtIsShownOnce(t *testing.T) {
+	ctx, store := t.Context(), newSharedStore()
+	one := startOn(t, store, withQuotas(calls(1)))
+	require.NoError(t, one.RecordUsage(ctx, "calls"))
+	_, err := one.Reserve(ctx, "calls")
+	require.ErrorIs(t, err, quota.ErrExceeded)
+	store.plan(fine, lostReply)
+	require.ErrorIs(t, one.Flush(ctx), quota.ErrNotSaved)
+	require.NoError(t, one.Refresh(ctx))
+	status, _ := one.Status("calls")
+	require.EqualValues(t, 1, status.Today.Denied)
+}
+
+func TestARefusalOfAQuietDayCountsOnItWhereTheSameLimitsAreSetSince(t *testing.T) {
+	ctx, clock := t.Context(), quotatest.NewClock(morning)
+	one := startOn(t, newSharedStore(), withQuotas(calls(1)), withClock(clock))
+	_, err := one.Reserve(ctx, "calls", quota.Requests(2))
+	require.ErrorIs(t, err, quota.ErrExceeded)
+	require.NoError(t, one.SetQuotas(ctx, []quota.Quota{calls(1)}))
+	clock.Advance(24 * time.Hour)
+	require.NoError(t, one.RecordUsage(ctx, "calls"))
+	status, _ := one.Status("calls")
+	require.Zero(t, status.Today.Denied)
+}
